@@ -1,0 +1,38 @@
+"""datacondense: a large labelled image dataset → a few synthetic images per class that train as well."""
+
+from importlib.metadata import version
+
+from datacondense.condensed import CondensedDataset
+from datacondense.condensing import condense
+from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.evaluation import Score, evaluate
+from datacondense.machine import Machine
+from datacondense.methods import GradientMatching, Method, RandomSelection
+from datacondense.networks import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18
+from datacondense.training import Recipe
+
+__version__ = version("datacondense")
+
+__all__ = [
+    "MLP",
+    "VGG11",
+    "AlexNet",
+    "CondensedDataset",
+    "ConvNet",
+    "DataSplits",
+    "DatacondenseError",
+    "GradientMatching",
+    "ImageDataset",
+    "LeNet",
+    "Machine",
+    "Method",
+    "RandomSelection",
+    "Recipe",
+    "ResNet18",
+    "Score",
+    "UsageError",
+    "condense",
+    "evaluate",
+    "load_dataset",
+]

@@ -1,0 +1,233 @@
+"""The command line: one function per verb; each parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from datacondense.condensed import CondensedDataset
+from datacondense.condensing import Terminated
+from datacondense.condensing import condense as condense_dataset
+from datacondense.data import DataSplits, known_datasets, load_dataset
+from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.evaluation import evaluate as evaluate_set
+from datacondense.files import write_json
+from datacondense.machine import Machine, Precision
+from datacondense.methods import METHODS, GradientMatching, Method
+from datacondense.networks import NETWORKS, parse_network, split_networks
+from datacondense.provenance import provenance, versions
+from datacondense.report.picture import picture
+
+Data = Annotated[str, arg(help="A known name, a Hub id (owner/name), a folder of parquet, or a folder of images by "
+                               "class (train/CLASS/*.png). `datacondense list` has the known names.")]  # fmt: skip
+Artifact = Annotated[Positional[Path], arg(metavar="DIR", help="A folder that `condense` wrote.")]
+Seed = Annotated[int, arg(help="Determines everything random.")]
+ImageColumn = Annotated[str | None, arg(help="The column with the images, where it is not clear.")]
+LabelColumn = Annotated[str | None, arg(help="The column with the labels, where it is not clear.")]
+Resize = Annotated[str | None, arg(metavar="N|HxW", help="Bring every image to this size.")]
+Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1, mps.")]
+Float = Annotated[Precision, arg(help="Of convolutions on real images; auto measures what this machine does best.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failed job, 2 for bad usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"datacondense {versions()['datacondense']}")
+        return 0
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {
+                "condense": _condense_with(_method_named_in(arguments)),
+                "evaluate": evaluate,
+                "show": show,
+                "list": list_known,
+            },
+            prog="datacondense",
+            description="Condense a large labelled image dataset into a few synthetic images per class.",
+            args=arguments or ["--help"],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except DatacondenseError as error:
+        print(f"datacondense: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt as stop:
+        hint = "; the same command with --resume goes on" if arguments[0] == "condense" else ""
+        print(f"\ndatacondense: stopped{hint}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _method_named_in(arguments: Sequence[str]) -> type[Method]:
+    """The class that --method names: its settings become flags, so it must be known before parsing."""
+    for position, word in enumerate(arguments):
+        flag, _, name = word.partition("=")
+        if flag == "--method":
+            name = name or next(iter(arguments[position + 1 :]), "")
+            if name in METHODS:
+                return METHODS[name]
+            raise unknown_name("method", name, METHODS)
+    return GradientMatching
+
+
+def _condense_with(method_class: type[Method]) -> Callable[..., None]:
+    """The `condense` verb with the settings of one method."""
+
+    def condense(
+        data: Positional[Data],
+        /,
+        ipc: Annotated[int, arg(help="Images per class of the condensed set, 1 or more.")],
+        settings: Any,
+        method: Annotated[str, arg(help="How to condense; its settings are the flags below.")] = method_class.name,
+        network: Annotated[str, arg(help="The condensing network: a known name, convnet(depth=2,norm=batch), or "
+                                         "package.module:name of your own.")] = "convnet",  # fmt: skip
+        seed: Seed = 0,
+        out: Annotated[Path | None, arg(help="The folder to write; runs/DATA-METHOD-ipcN-seedS by default.")] = None,
+        resume: Annotated[bool, arg(help="Go on from the checkpoint in the output folder.")] = False,
+        overwrite: Annotated[bool, arg(help="Replace what an earlier run left in the output folder.")] = False,
+        image_column: ImageColumn = None,
+        label_column: LabelColumn = None,
+        resize: Resize = None,
+        device: Device = "auto",
+        precision: Float = "auto",
+    ) -> None:
+        real = _load(data, image_column, label_column, resize, seed)
+        folder = out or Path("runs") / f"{real.train.name}-{method}-ipc{ipc}-seed{seed}".replace("/", "-")
+        condensed = condense_dataset(
+            real.train,
+            ipc,
+            settings,
+            parse_network(network),
+            seed=seed,
+            machine=Machine.detect(device, precision),
+            out=folder,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        print(f"{condensed!r} is in {folder}; next: datacondense evaluate {folder}")
+
+    # tyro reads annotations as they are now: the settings become flags of their own.
+    condense.__annotations__["settings"] = OmitArgPrefixes[method_class]  # type: ignore[valid-type]
+    condense.__doc__ = "Condense a dataset to a few images per class."
+    return condense
+
+
+def evaluate(
+    folder: Artifact,
+    /,
+    data: Annotated[str | None, arg(help="Where the real test images are; the artifact's dataset by default.")] = None,
+    networks: Annotated[str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")] = "convnet",
+    trials: Annotated[int, arg(help="Networks of each kind; the paper trains 20.")] = 20,
+    epochs: Annotated[int | None, arg(help="Instead of the recipe's; say so beside the number.")] = None,
+    seed: Seed = 0,
+    json: Annotated[Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    resize: Resize = None,
+    device: Device = "auto",
+    precision: Float = "auto",
+) -> None:
+    """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
+    condensed = CondensedDataset.load(folder)
+    chosen = {name: parse_network(name) for name in split_networks(networks)}
+    # The seed that condensed also set the test images of a folder without a test split aside.
+    real = _load(data or condensed.data.name, image_column, label_column, resize, condensed.record["seed"])
+    if real.train.fingerprint != condensed.record["data"]["fingerprint"]:
+        print("note: these are not the real images that the set was condensed from", file=sys.stderr)
+    recipe = condensed.recipe if epochs is None else _with_epochs(condensed, epochs)
+    machine = Machine.detect(device, precision)
+    print(f"{condensed!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
+          f"{len(real.test):,} test images")  # fmt: skip
+    results = {}
+    for name, network in chosen.items():
+        started = time.perf_counter()
+        score = evaluate_set(
+            condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+        )
+        print(f"{name:<12} {score}", flush=True)
+        results[name] = {
+            "mean": score.mean,
+            "std": score.std,
+            "accuracies": score.accuracies,
+            "recipe": asdict(recipe),
+            "condensed": condensed.record,
+            "run": {"seed": seed, **provenance(machine, time.perf_counter() - started)},
+        }
+    if json:
+        write_json(json, results)
+
+
+def show(
+    folder: Artifact,
+    /,
+    out: Annotated[Path, arg(metavar="FILE", help="The PNG file to write.")],
+    columns: Annotated[int, arg(help="At most so many images of each class.")] = 10,
+    overwrite: Annotated[bool, arg(help="Replace the file if it is there.")] = False,
+) -> None:
+    """Draw a condensed set: a labelled grid with a row per class."""
+    condensed = CondensedDataset.load(folder)
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; choose another name or --overwrite it")
+    try:
+        picture(condensed.data, columns=columns).save(out, format="PNG")
+    except OSError as error:
+        raise DatacondenseError(f"cannot write {out}: {error.strerror or error}") from None
+    print(out)
+
+
+def list_known() -> None:
+    """List the methods, networks and datasets that have names."""
+    sections = {
+        "methods": {name: _first_line(method) for name, method in METHODS.items()},
+        "networks": {name: repr(network) for name, network in NETWORKS.items()},
+        "datasets": known_datasets(),
+    }
+    for title, entries in sections.items():
+        print(f"{title}:")
+        width = max(map(len, entries))
+        for name, description in entries.items():
+            print(f"  {name:<{width}}  {description}")
+
+
+def _load(
+    data: str, image_column: str | None, label_column: str | None, resize: str | None, seed: int
+) -> DataSplits:
+    splits = load_dataset(
+        data, image_column=image_column, label_column=label_column, resize=_size(resize), seed=seed
+    )
+    for note in splits.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return splits
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--resize takes N or HxW in pixels, such as 32 or 32x48; found {text!r}")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _with_epochs(condensed: CondensedDataset, epochs: int) -> Any:
+    from dataclasses import replace
+
+    return replace(condensed.recipe, epochs=epochs)
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""condense(): the only condensing loop. Methods take the steps; here are checks, checkpoints and metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from tqdm import tqdm
+
+from datacondense.condensed import SCHEMA, TENSORS, CondensedDataset, require_free
+from datacondense.data.images import ImageDataset
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.files import require_writable_folder, write_atomically, write_json
+from datacondense.machine import Machine
+from datacondense.methods import Method, State, Task
+from datacondense.networks import ConvNet, Network, describe_network
+from datacondense.provenance import provenance, versions
+from datacondense.training import Recipe
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+#: Seconds between two checkpoints.
+CHECKPOINT_EVERY = 120.0
+
+Metrics = dict[str, float]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where it arrives so that work is saved as on Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The last good state and how it came about; replaced as a whole, so an interrupt finds it consistent."""
+
+    done: int
+    state: State
+    metrics: tuple[Metrics, ...]
+    seconds: float
+
+
+def condense(
+    real: ImageDataset,
+    ipc: int,
+    method: Method,
+    network: Network | None = None,
+    *,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    machine: Machine | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> CondensedDataset:
+    """Condense the training images `real` to `ipc` images per class.
+
+    Args:
+        ipc: images per class, 1 or more.
+        network: what is matched, or extracts features; the paper's ConvNet by default. Any callable
+            (image_shape, classes) → nn.Module.
+        seed: determines everything random; equal seeds give equal bytes on one machine.
+        recipe: how networks are to be trained on the result; the paper's for this dataset by default.
+        machine: device and precision; detected by default.
+        out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes and
+            when stopped by Ctrl-C or SIGTERM.
+        resume: go on from the checkpoint in `out`; start anew where there is none. A finished artifact of the
+            same settings is returned as it is.
+        overwrite: replace an artifact or an unfinished run in `out`.
+
+    Raises:
+        UsageError: ipc below 1, one class only, a class without images, `out` in use or not writable, a
+            checkpoint of other settings.
+        DatacondenseError: the loss became infinite or NaN; the checkpoint has the last good state.
+    """
+    if ipc < 1:
+        raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
+    real.require_trainable()
+    network = network or ConvNet()
+    machine = machine or Machine.detect()
+    task = Task(real, ipc, network, seed, machine)
+    record = _record(task, method)
+    run = _Run(Path(out), record) if out is not None else None
+    if run:
+        if resume and (finished := run.finished()):
+            return finished
+        run.claim(resume=resume, overwrite=overwrite, state_bytes=_state_bytes(task))
+    progress = (run.restored(machine) if run and resume else None) or _Progress(0, method.init(task), (), 0.0)
+    _check_finite(progress.state, {}, 0)
+
+    started = time.perf_counter() - progress.seconds
+    saved = time.perf_counter()
+    bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
+               unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
+    with bar, _sigterm_interrupts():
+        try:
+            for k in range(progress.done, method.steps):
+                state, metrics = method.step(task, progress.state, k)
+                _check_finite(state, metrics, k)
+                row = {"iteration": k, **metrics}
+                progress = _Progress(
+                    k + 1, state, (*progress.metrics, row), time.perf_counter() - started
+                )
+                bar.update()
+                bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+                if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
+                    run.checkpoint(progress)
+                    saved = time.perf_counter()
+        except (KeyboardInterrupt, DatacondenseError):
+            if run and progress.done:
+                run.checkpoint(progress)
+            raise
+        condensed = _condensed(task, progress.state, record, recipe or Recipe.of_paper(real.name))
+        if run:
+            run.finish(condensed, progress, provenance(machine, time.perf_counter() - started))
+    return condensed
+
+
+def _record(task: Task, method: Method) -> dict[str, Any]:
+    """Everything that determines the images."""
+    real = task.real
+    return {
+        "schema": SCHEMA,
+        "method": {"name": method.name, "settings": asdict(method)},
+        "network": describe_network(task.network),
+        "ipc": task.ipc,
+        "seed": task.seed,
+        "precision": task.machine.precision,
+        "class_names": list(real.class_names),
+        "mean": list(real.mean),
+        "std": list(real.std),
+        "data": {
+            "name": real.name,
+            "images": len(real),
+            "image_shape": list(real.image_shape),
+            "fingerprint": real.fingerprint,
+        },
+        "versions": versions(),
+    }
+
+
+def _condensed(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
+    images = task.real.denormalise(state.images).to("cpu", torch.float32)
+    if "indices" in state.extra:
+        record = record | {"indices": state.extra["indices"].tolist()}
+    real = task.real
+    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name)
+    return CondensedDataset(data, recipe, record)
+
+
+def _check_finite(state: State, metrics: Metrics, k: int) -> None:
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not torch.isfinite(state.images).all():
+        broken.append("synthetic images")
+    if broken:
+        raise DatacondenseError(
+            f"{', '.join(broken)} became infinite or NaN in iteration {k}; stopped with the state before it. "
+            "A lower image or network learning rate usually helps"
+        )
+
+
+def _state_bytes(task: Task) -> int:
+    """A generous estimate of what the artifact and two checkpoints take on disk."""
+    return 10 * 4 * task.ipc * task.real.classes * math.prod(task.real.image_shape) + 1_000_000
+
+
+class _Run:
+    """The output folder of one run: who may write there, its checkpoint, its results."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder, self.record = folder, record
+
+    def finished(self) -> CondensedDataset | None:
+        """The artifact, if the folder has one and no work under way."""
+        if not (self.folder / TENSORS).exists() or (self.folder / CHECKPOINT).exists():
+            return None
+        condensed = CondensedDataset.load(self.folder)
+        self._require_same(condensed.record)
+        return condensed
+
+    def claim(self, *, resume: bool, overwrite: bool, state_bytes: int) -> None:
+        """Make the folder ours, or raise `UsageError` before any work is done."""
+        unfinished = (self.folder / CHECKPOINT).exists()
+        if unfinished and not (resume or overwrite):
+            raise UsageError(f"{self.folder} holds an unfinished run; go on with --resume or replace it with --overwrite")
+        if not unfinished:
+            require_free(self.folder, overwrite=overwrite)
+        require_writable_folder(self.folder, state_bytes)
+
+    def checkpoint(self, progress: _Progress) -> None:
+        """Save `progress` so that `restored` can go on from it."""
+        tensors = {f"extra.{name}": tensor for name, tensor in progress.state.extra.items()}
+        tensors |= {"images": progress.state.images, "labels": progress.state.labels}
+        about = {
+            "record": self.record,
+            "done": progress.done,
+            "metrics": progress.metrics,
+            "seconds": progress.seconds,
+        }
+        content = safetensors.torch.save(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            metadata={"checkpoint": json.dumps(about)},
+        )
+        write_atomically(self.folder / CHECKPOINT, content)
+
+    def restored(self, machine: Machine) -> _Progress | None:
+        """The progress in the checkpoint; None where there is no checkpoint."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["checkpoint"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            images, labels = tensors.pop("images").to(machine.device), tensors.pop("labels")
+        except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+            raise DatacondenseError(
+                f"{path} is damaged ({error}); start again with --overwrite"
+            ) from None
+        self._require_same(about["record"])
+        extra = {name.removeprefix("extra."): tensor.to(machine.device) for name, tensor in tensors.items()}
+        return _Progress(about["done"], State(images, labels, extra), tuple(about["metrics"]), about["seconds"])
+
+    def finish(self, condensed: CondensedDataset, progress: _Progress, result: dict[str, Any]) -> None:
+        """Write the artifact with its metrics and what it cost; the checkpoint goes when all is safe."""
+        (self.folder / "data").mkdir(exist_ok=True)
+        rows = "".join(json.dumps(row) + "\n" for row in progress.metrics)
+        write_atomically(self.folder / METRICS, rows.encode())
+        write_json(self.folder / RESULT, {"iterations": progress.done, **result})
+        condensed.write(self.folder)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _require_same(self, found: dict[str, Any]) -> None:
+        """Raise `UsageError` naming the first setting in which the run in the folder differs."""
+        for key in self.record.keys() - {"versions"}:
+            ours, theirs = self.record[key], found.get(key)
+            if ours != theirs:
+                raise UsageError(
+                    f"{self.folder} holds a run with {key} {theirs}, but {ours} was asked for; "
+                    "give the same settings, another folder, or --overwrite"
+                )
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises `Terminated` inside the block (in the main thread; elsewhere nothing changes)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,155 @@
+"""Picture files, encoded bytes and PIL images → one uint8 tensor."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from datacondense.errors import DatacondenseError, UsageError
+
+#: Suffixes of image files, lower case.
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+
+# Only these decoders are let near a file: others (EPS) start programs.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+Picture = bytes | str | Path | Image.Image
+
+
+def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """`32`, `"32"`, `"32x48"` (height × width) or a pair → (height, width).
+
+    Raises:
+        UsageError: anything else, or a side below 1.
+    """
+    if resize is None:
+        return None
+    if isinstance(resize, str):
+        numbers = re.fullmatch(r"(\d+)(?:[x×](\d+))?", resize.strip().lower())
+        sides = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
+    else:
+        sides = (resize, resize) if isinstance(resize, int) else resize
+    if len(sides) != 2 or min(sides) < 1:
+        raise UsageError(
+            f"resize: found {resize!r}; expected a side such as 32, or height x width as in 32x48"
+        )
+    return sides
+
+
+def decode_all(
+    pictures: Iterable[Picture], name: Callable[[int], str], size: tuple[int, int] | None
+) -> UInt8[Tensor, "n c h w"]:
+    """All pictures, grey (c = 1) or, as soon as one of them has colour, RGB (c = 3).
+
+    Transparent parts become black, 16-bit greys are scaled to 8 bits, the EXIF orientation is applied; of an
+    animation the first frame is taken. `size`: (height, width) to resize to, bilinear and antialiased.
+
+    Raises:
+        DatacondenseError: a picture that cannot be decoded, or of another size than the first one; the
+            message says which, by `name(index)`.
+    """
+    arrays: list[NDArray[np.uint8]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for index, picture in enumerate(pictures):
+            try:
+                array = _decode(picture, size)
+            except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                raise DatacondenseError(
+                    f"{name(index)}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many "
+                    "to be read safely; shrink it first"
+                ) from error
+            except Exception as error:  # PIL's decoders raise nearly anything on damaged input
+                reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+                raise DatacondenseError(
+                    f"{name(index)}: cannot be read as an image ({reason or type(error).__name__}); "
+                    "replace it or take it out"
+                ) from error
+            if arrays and array.shape[:2] != arrays[0].shape[:2]:
+                raise different_sizes(name(0), arrays[0].shape[:2], name(index), array.shape[:2])
+            arrays.append(array)
+    if not arrays:
+        return torch.empty(0, 1, 0, 0, dtype=torch.uint8)
+    if any(array.ndim == 3 for array in arrays):
+        rgb = [array if array.ndim == 3 else array[..., None].repeat(3, axis=2) for array in arrays]
+        return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
+
+
+def different_sizes(
+    name: str, size: Iterable[int], other: str, other_size: Iterable[int]
+) -> DatacondenseError:
+    """The error for two images whose sizes, each (height, width), differ."""
+    first, second = ("×".join(map(str, each)) for each in (size, other_size))
+    return DatacondenseError(
+        f"images of different sizes: {name} is {first}, {other} is {second} (height × width); "
+        f"all must be alike: choose a size with --resize {'x'.join(map(str, size))} (in Python: resize=)"
+    )
+
+
+def resize_all(
+    images: Shaped[Tensor, "n c h w"], size: tuple[int, int] | None
+) -> Shaped[Tensor, "n c h2 w2"]:
+    """The images at `size` (height, width), bilinear and antialiased; as they are for None."""
+    if size is None or tuple(images.shape[2:]) == size:
+        return images
+    if images.dtype != torch.uint8:
+        return functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    # In pieces: the float copy is four times as large.
+    pieces = [functional.interpolate(piece.float(), size, mode="bilinear", antialias=True).round_().byte()
+              for piece in torch.split(images, 4096)]  # fmt: skip
+    return torch.cat(pieces)
+
+
+def _decode(picture: Picture, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """(h, w) where the picture is grey, (h, w, 3) where it has colour."""
+    if isinstance(picture, Image.Image):
+        return _pixels(picture, size)
+    with Image.open(
+        io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=_FORMATS
+    ) as image:
+        image.load()
+        return _pixels(image, size)
+
+
+def _pixels(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    if "exif" in image.info or getattr(image, "format", None) == "TIFF":
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels; expected 8 or 16 bits")
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        grey = image.mode in ("L", "LA", "La", "1")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba).convert("L" if grey else "RGB")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+        red, green, blue = (image.getchannel(channel) for channel in range(3))
+        image = red if red.tobytes() == green.tobytes() == blue.tobytes() else image
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greys (65,535 is white), which PIL keeps in modes I;16 and I, as 8-bit ones."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels; expected 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -1,0 +1,140 @@
+"""RawSplit: one split as its source holds it, and the numbering of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from datacondense.errors import DatacondenseError, UsageError
+
+#: What a split to test on is called, the first found wins.
+TEST_NAMES = ("test", "validation", "valid", "val")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user said about how to read a source."""
+
+    image_column: str | None = None
+    label_column: str | None = None
+    usual_label: str | None = None
+    """The label column of a known dataset: taken if nobody named one and it is there."""
+    size: tuple[int, int] | None = None
+    """(height, width) that every image is resized to."""
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Images of one size with the labels as found: integers, class names, or something wrong."""
+
+    images: Shaped[Tensor, "n c h w"]
+    labels: Sequence[object]
+    where: str
+    """How an error calls the split: `pictures/train`."""
+    item: Callable[[int], str]
+    """How an error calls image i: `pictures/train/cat/3.png`."""
+    class_names: tuple[str, ...] | None = None
+    """The classes that the source declares; integer labels are positions in it."""
+
+
+class Found(NamedTuple):
+    """What a source holds."""
+
+    train: RawSplit
+    test: RawSplit | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose_splits(names: Sequence[str], where: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """Which of the splits `names` to train and test on (None: there is none), and notes on the choice."""
+    if "train" not in names and (len(names) != 1 or names[0] in TEST_NAMES):
+        raise UsageError(f"{where}: found the splits {', '.join(names)}; expected one called 'train'")
+    train = "train" if "train" in names else names[0]
+    test = next((name for name in TEST_NAMES if name in names), None)
+    if test is None or test == "test":
+        return train, test, ()
+    return train, test, (f"{where}: no test split found: the split '{test}' is used for testing",)
+
+
+def same_channels(train: RawSplit, test: RawSplit | None) -> tuple[RawSplit, RawSplit | None]:
+    """Both splits in RGB where one of them is; for pictures read from files, whose mode is incidental."""
+    if test is None or train.images.shape[1] == test.images.shape[1]:
+        return train, test
+    as_rgb = [
+        replace(split, images=split.images.expand(-1, 3, -1, -1).contiguous()) for split in (train, test)
+    ]
+    return as_rgb[0], as_rgb[1]
+
+
+def number_labels(
+    train: RawSplit, test: RawSplit | None
+) -> tuple[tuple[str, ...], Int[Tensor, " n"], Int[Tensor, " m"] | None]:
+    """Class names, and the labels of both splits as positions in them.
+
+    Without declared classes the distinct values of the training split are the classes, in order.
+
+    Raises:
+        DatacondenseError: a label that is neither an integer ≥ 0 nor a class name, or that is not one of the
+            classes.
+    """
+    declared = train.class_names or (test.class_names if test else None)
+    if declared and len(set(declared)) < len(declared):
+        twice = next(name for name in declared if declared.count(name) > 1)
+        raise UsageError(f"{train.where}: two classes are called {twice!r}; names must differ")
+    values = _as_names(train, declared)
+    if declared is None:
+        numeric = bool(train.labels) and not isinstance(train.labels[0], str)
+        declared = tuple(sorted(set(values), key=int) if numeric else sorted(set(values)))
+    numbers = _positions(train, values, declared)
+    if test is None:
+        return declared, numbers, None
+    return declared, numbers, _positions(test, _as_names(test, test.class_names or declared), declared)
+
+
+def _as_names(split: RawSplit, declared: tuple[str, ...] | None) -> list[str]:
+    names = []
+    first_is_name = bool(split.labels) and isinstance(split.labels[0], str)
+    for index, label in enumerate(split.labels):
+        if (
+            isinstance(label, bool)
+            or not isinstance(label, int | str)
+            or isinstance(label, str) != first_is_name
+        ):
+            raise DatacondenseError(
+                f"{split.item(index)}: the label is {label!r}; "
+                "expected integers from 0 on, or class names, for all images alike"
+            )
+        if isinstance(label, str):
+            names.append(label)
+        elif label < 0:
+            raise DatacondenseError(
+                f"{split.item(index)}: the label is {label}, which usually means unlabelled; "
+                "expected integers from 0 on: leave these images out, or label them"
+            )
+        elif declared is None:
+            names.append(str(label))
+        elif label < len(declared):
+            names.append(declared[label])
+        else:
+            raise DatacondenseError(
+                f"{split.item(index)}: the label is {label}; expected 0 to {len(declared) - 1}, "
+                f"one for each of the {len(declared)} classes"
+            )
+    return names
+
+
+def _positions(split: RawSplit, values: list[str], classes: tuple[str, ...]) -> Int[Tensor, " n"]:
+    position = {name: index for index, name in enumerate(classes)}
+    for index, value in enumerate(values):
+        if value not in position:
+            raise DatacondenseError(
+                f"{split.item(index)}: class {value!r} is not among the {len(classes)} training classes "
+                f"({', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}); "
+                "add training images of it, or leave it out of the test split"
+            )
+    return torch.tensor([position[value] for value in values], dtype=torch.int64)

@@ -1,0 +1,246 @@
+"""load_dataset: training and test images from a name, a folder, the Hub, or memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from datacondense.data.arrays import read_memory
+from datacondense.data.decoding import different_sizes, parse_size
+from datacondense.data.folders import read_path
+from datacondense.data.hub import KNOWN, HubDataset, read_hub
+from datacondense.data.images import ImageDataset
+from datacondense.data.raw import Found, RawSplit, Reading, number_labels
+from datacondense.data.tables import read_hugging_face
+from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.randomness import stream
+
+_TEST_PART = 0.2
+_DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey, 1,438 / 359"
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Images to train and to test on, with the same classes, size, mean and std."""
+
+    train: ImageDataset
+    test: ImageDataset
+    notes: tuple[str, ...] = ()
+    """What the user should know: how a test split came about."""
+
+
+def load_dataset(
+    data: object,
+    *,
+    test: object = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    resize: int | str | tuple[int, int] | None = None,
+    seed: int = 0,
+) -> DataSplits:
+    """Labelled images from anywhere.
+
+    Args:
+        data: one of
+            - a name: `digits` (built in), `mnist`, `fashion_mnist`, `svhn`, `cifar10`, `cifar100`, `usps`, or
+              a folder below the directory that the environment variable DATACONDENSE_DATA names. What is
+              there is read from there, without network; other known names come from the Hugging Face Hub;
+            - a dataset on the Hub, `OWNER/NAME` or `OWNER/NAME:CONFIG`;
+            - a folder of parquet files (`train.parquet`, `data/test-00000-of-00001.parquet`), or of images by
+              class (`train/CLASS/*.png` and `test/…`, or `CLASS/*.png`);
+            - `(images, labels)`, arrays or tensors: uint8 or floats in [0, 1] of shape (n, h, w),
+              (n, c, h, w) or (n, h, w, c); integers or class names of shape (n,);
+            - a map-style torch `Dataset` with items (image, label); a `datasets.Dataset` or `DatasetDict`;
+            - an `ImageDataset`, or a `DataSplits`, which is returned as it is.
+        test: the test images for data in memory, in any of the forms above that are in memory. Without it,
+            and without a test split in the source, 20 % of each class are set aside, drawn from `seed`.
+        image_column: the column of a table that holds the images; recognised by its type by default.
+        label_column: likewise, the labels.
+        resize: height and width, `32`, `"32x48"` or a pair: every image is resized (bilinear, antialiased).
+        seed: of the test split, where there is none.
+
+    Raises:
+        UsageError: a request that cannot be right: an unknown name, one class only, a column that is missing.
+        DatacondenseError: data that cannot be used, with the culprit named: a file that is no image, images
+            of different sizes, labels that are neither integers nor class names.
+    """
+    how = Reading(image_column, label_column, size=parse_size(resize))
+    in_memory = not isinstance(data, str | Path)
+    if test is not None and not in_memory:
+        raise UsageError(f"test= goes with data in memory; {data} is expected to have its own test split")
+    if isinstance(data, DataSplits):
+        return data
+    if isinstance(data, ImageDataset) and how.size is None:
+        return _from_image_dataset(data, test, how, seed)
+    name, found = (
+        _read_memory(data, test, how) if in_memory else _read_name(str(data), isinstance(data, Path), how)
+    )
+    return _finish(name, found, seed)
+
+
+def known_datasets() -> dict[str, str]:
+    """Name → one line about it, of every dataset that `load_dataset` knows by name here."""
+    listed = {"digits": _DIGITS} | {name: known.description for name, known in KNOWN.items()}
+    root = _data_root()
+    for name in _local_names(root):
+        listed[name] = f"{listed[name]} (in {root})" if name in listed else f"in {root}"
+    return listed
+
+
+def _read_memory(data: object, test: object, how: Reading) -> tuple[str, Found]:
+    found = _in_memory(data, "training data", how)
+    if test is not None:
+        found = found._replace(test=_in_memory(test, "test data", how).train)
+    return data.name if isinstance(data, ImageDataset) else "arrays", found
+
+
+def _in_memory(data: object, where: str, how: Reading) -> Found:
+    if type(data).__module__.startswith("datasets."):  # not isinstance: importing `datasets` takes a second
+        return read_hugging_face(data, where, how)
+    if how.image_column or how.label_column:
+        raise UsageError(f"{where}: columns are named, but {type(data).__name__} has none; only tables do")
+    return Found(read_memory(data, where, how))
+
+
+def _read_name(name: str, is_path: bool, how: Reading) -> tuple[str, Found]:
+    """What the dataset is called, and its splits."""
+    path = Path(name).expanduser()
+    if is_path or name.startswith((".", "/", "~")):
+        return path.resolve().name, read_path(path, how)
+    if name == "digits":
+        return name, _digits(how)
+    known = KNOWN.get(name)
+    if known:
+        how = replace(how, usual_label=known.label_column)
+    root = _data_root()
+    if root and name in _local_names(root):
+        place = root / name
+        return name, read_path(place if place.is_dir() else root / f"{name}.parquet", how)
+    if known:
+        return name, read_hub(known, how)
+    if path.exists():
+        return path.resolve().name, read_path(path, how)
+    if hub_id := re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", name):
+        known_as = next((key for key, entry in KNOWN.items() if entry.id == hub_id[1]), name)
+        return known_as, read_hub(HubDataset(hub_id[1], config=hub_id[2]), how)
+    if "/" in name or os.sep in name:
+        return path.name, read_path(path, how)
+    raise unknown_name("dataset", name, known_datasets())
+
+
+def _data_root() -> Path | None:
+    value = os.environ.get("DATACONDENSE_DATA")
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"DATACONDENSE_DATA names {value}, which is not a directory; correct or unset it")
+    return root
+
+
+def _local_names(root: Path | None) -> list[str]:
+    """Folders, and parquet files without their suffix, that lie in `root`."""
+    if root is None:
+        return []
+    places = [place for place in root.iterdir() if not place.name.startswith(".")]
+    return sorted(
+        {place.name for place in places if place.is_dir()}
+        | {place.stem for place in places if place.suffix == ".parquet"}
+    )
+
+
+def _digits(how: Reading) -> Found:
+    """Greys 0..16 as uint8; the split is the same for everybody."""
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(values).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
+    whole = read_memory((images, labels), "digits", how)
+    train, test = _stratified(torch.from_numpy(labels), seed=0)
+    return Found(_part(whole, train), _part(whole, test))
+
+
+def _part(split: RawSplit, indices: Int[Tensor, " m"]) -> RawSplit:
+    labels = [split.labels[index] for index in indices.tolist()]
+    return replace(split, images=split.images[indices], labels=labels)
+
+
+def _stratified(labels: Int[Tensor, " n"], seed: int) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
+    """Positions to train and to test on, ascending: a fifth of each class, at least one, is for testing.
+
+    A class with a single image keeps it for training.
+    """
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in sorted(set(labels.tolist())):
+        members = (labels == label).nonzero().flatten()
+        count = max(1, round(_TEST_PART * len(members))) if len(members) > 1 else 0
+        order = torch.randperm(len(members), generator=stream(seed, "test split", label))
+        held_out[members[order[:count]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
+
+
+def _finish(name: str, found: Found, seed: int) -> DataSplits:
+    classes, labels, test_labels = number_labels(found.train, found.test)
+    train = _create(name, found.train, labels, classes)
+    train.require_trainable()
+    if found.test is None or test_labels is None:
+        return _set_aside(train, found.notes, seed)
+    _require_same_shape(found.train, found.test)
+    test = _create(name, found.test, test_labels, classes, statistics_of=train)
+    return DataSplits(train, test, found.notes)
+
+
+def _create(
+    name: str,
+    split: RawSplit,
+    labels: Int[Tensor, " n"],
+    classes: tuple[str, ...],
+    statistics_of: ImageDataset | None = None,
+) -> ImageDataset:
+    checked = ImageDataset.create(
+        split.images, labels, classes, name=split.where, statistics_of=statistics_of
+    )
+    return replace(checked, name=name)
+
+
+def _set_aside(whole: ImageDataset, notes: tuple[str, ...], seed: int) -> DataSplits:
+    kept, held_out = _stratified(whole.labels, seed)
+    if not len(held_out):
+        raise UsageError(
+            f"{whole.name}: no test split, and none can be made: no class has two images; "
+            "add images or a test split"
+        )
+    note = (
+        f"{whole.name}: no test split found: {len(held_out)} of {len(whole)} images (20 % of each class, "
+        f"drawn with seed {seed}) were set aside for testing"
+    )
+    train = ImageDataset.create(whole.images[kept], whole.labels[kept], whole.class_names, name=whole.name)
+    test = replace(whole.subset(held_out), mean=train.mean, std=train.std)
+    return DataSplits(train, test, (*notes, note))
+
+
+def _require_same_shape(train: RawSplit, test: RawSplit) -> None:
+    (c, *size), (test_c, *test_size) = train.images.shape[1:], test.images.shape[1:]
+    if len(test.images) and size != test_size:
+        raise different_sizes(train.where, size, test.where, test_size)
+    if len(test.images) and c != test_c:
+        raise DatacondenseError(
+            f"{test.where}: images have {test_c} channels, those of {train.where} {c}; "
+            "both must have the same"
+        )
+
+
+def _from_image_dataset(train: ImageDataset, test: object, how: Reading, seed: int) -> DataSplits:
+    """`train` itself, not a copy."""
+    train.require_trainable()
+    if test is None:
+        return _set_aside(train, (), seed)
+    whole = read_memory(train, "training data", how)
+    found = _finish(train.name, Found(whole, read_memory(test, "test data", how)), seed)
+    return replace(found, train=train, test=replace(found.test, mean=train.mean, std=train.std))

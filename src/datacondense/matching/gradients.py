@@ -1,0 +1,45 @@
+"""The real side: the gradient of the mean loss with respect to a network's parameters, first order only."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that gradients are taken for, by name, in the order of the network."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def network_gradient(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    micro_batch: int | None = None,
+    precision: AbstractContextManager[object] | None = None,
+) -> tuple[Float[Tensor, "..."], ...]:
+    """∇θ of the mean cross-entropy over a batch: one tensor per trainable parameter, zero where unused.
+
+    Args:
+        images: normalised.
+        micro_batch: how many images are in flight at once. The mean is the same whatever it is, as long as no
+            layer mixes the images of a batch (frozen BatchNorm does not; BatchNorm in training mode does, and
+            then needs None). Small pieces stay in the processor's cache.
+        precision: a context for the forward passes, such as `torch.autocast`.
+    """
+    parameters = list(trainable(network).values())
+    total = [torch.zeros_like(p) for p in parameters]
+    step = micro_batch or len(images)
+    for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
+        with precision or nullcontext():
+            output = network(part)
+        loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
+        for sum_, gradient in zip(total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+            if gradient is not None:
+                sum_ += gradient
+    return tuple(total)

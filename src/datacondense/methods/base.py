@@ -1,0 +1,92 @@
+"""The contract of a method: frozen settings with init() and step(); condense() owns the loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from datacondense.data.images import ImageDataset
+from datacondense.errors import UsageError
+from datacondense.machine import Machine
+from datacondense.networks import Network, build_network
+from datacondense.randomness import global_stream, stream
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is asked to do, and the randomness to do it with."""
+
+    real: ImageDataset
+    ipc: int
+    network: Network
+    seed: int
+    machine: Machine
+
+    def stream(self, purpose: str, *steps: int) -> torch.Generator:
+        """The generator for `purpose` at `steps`, whatever ran before."""
+        return stream(self.seed, purpose, *steps)
+
+    def fresh_network(self, *steps: int) -> nn.Module:
+        """θ₀ ∼ P: the network with newly drawn weights."""
+        with global_stream(self.seed, "network weights", *steps):
+            network = build_network(self.network, self.real.image_shape, self.real.classes)
+        return self.machine.place(network)
+
+    def real_images(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """The real images at `indices`, normalised, on the machine's device."""
+        return self.real.normalise(self.real.images[indices].to(self.machine.device)).to(self.machine.dtype)
+
+    def real_batch(self, label: int, count: int, *steps: int) -> Float[Tensor, "n c h w"]:
+        """B_c^T ∼ T: `count` real images of class `label` (all of them where it has fewer)."""
+        return self.real_images(self.real.sample(label, count, self.stream("real batch", *steps, label)))
+
+
+@dataclass(frozen=True)
+class State:
+    """The condensed set between two steps. Never changed in place, so that the last good one survives."""
+
+    images: Float[Tensor, "n c h w"]
+    """Normalised."""
+    labels: Int[Tensor, " n"]
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """What else a method carries along, such as momentum; `indices` when the images are chosen real ones."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses and final."""
+
+    name: ClassVar[str]
+    """On the command line and in records."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How often `step` is called: K for gradient matching, 0 for a selection."""
+
+    @abstractmethod
+    def init(self, task: Task) -> State:
+        """The condensed set before the first step."""
+
+    @abstractmethod
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        """One iteration, k = 0..steps−1: the new state and its metrics. Depends on nothing but its arguments."""
+
+
+def balanced_labels(task: Task) -> Int[Tensor, " n"]:
+    """0…0 1…1 …: ipc labels of each class in turn."""
+    return torch.arange(task.real.classes).repeat_interleave(task.ipc)
+
+def require_enough_images(task: Task) -> None:
+    """Raise `UsageError` unless every class has at least ipc images."""
+    for name, members in zip(task.real.class_names, task.real.indices_by_class, strict=True):
+        if len(members) < task.ipc:
+            raise UsageError(
+                f"{task.ipc} images per class were asked for, but class {name!r} has only {len(members)} "
+                "to choose from; lower --ipc"
+            )

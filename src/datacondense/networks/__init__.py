@@ -1,0 +1,33 @@
+"""Networks by name: the paper's, and the user's own."""
+
+from __future__ import annotations
+
+from datacondense.networks.base import Architecture, Network
+from datacondense.networks.batchnorm import freeze_batchnorm
+from datacondense.networks.classic import MLP, VGG11, AlexNet, LeNet
+from datacondense.networks.convnet import ConvNet
+from datacondense.networks.naming import (
+    NETWORKS,
+    build_network,
+    describe_network,
+    parse_network,
+    split_networks,
+)
+from datacondense.networks.resnet import ResNet18
+
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "VGG11",
+    "AlexNet",
+    "Architecture",
+    "ConvNet",
+    "LeNet",
+    "Network",
+    "ResNet18",
+    "build_network",
+    "describe_network",
+    "freeze_batchnorm",
+    "parse_network",
+    "split_networks",
+]

@@ -1,0 +1,41 @@
+"""freeze_batchnorm: BatchNorm statistics from one real batch, then fixed."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def freeze_batchnorm(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
+    """Put `network` into eval mode, its BatchNorm layers with the statistics of `images`.
+
+    One synthetic image is too few to normalise by, so the paper takes the statistics of a mixed real batch
+    (16 images per class) and keeps them fixed while gradients are matched. `images` is that batch,
+    normalised, on the network's device. What training or an earlier call left in the running mean and
+    variance is forgotten. Without BatchNorm layers that keep statistics, nothing is computed.
+
+    Differs from the reference code, which mixes a tenth of the batch's statistics into the running ones; here
+    they are the batch's own (the variance unbiased, as always in PyTorch's running statistics).
+    """
+    network.eval()
+    layers = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    ]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the average over all batches since the reset: of one batch, that batch
+            layer.train()
+        network(images)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()

@@ -1,0 +1,94 @@
+"""The dataset card: the README.md of an artifact, for people and for the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datacondense.condensed import CondensedDataset
+
+_CARD = """\
+---
+task_categories:
+- image-classification
+size_categories:
+- {size}
+tags:
+- dataset-condensation
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train.parquet
+---
+
+# {name}, condensed to {ipc} per class
+
+{n} images of {shape} in {classes} classes, made by datacondense {version} with `{method}` from the {real_n:,}
+training images of `{name}`. A network trained from scratch on them does much of what it would do after
+training on all.
+
+![The condensed images, a row per class](condensed.png)
+
+## Use
+
+```python
+import datacondense as dc
+condensed = dc.CondensedDataset.load("FOLDER")
+torch_dataset = condensed.to_torch()    # normalised images and labels
+
+import datasets
+rows = datasets.load_dataset("FOLDER", split="train")    # columns image, pixels, label
+```
+
+`pixels` and `condensed.safetensors` hold the exact float32 values; they are synthetic and may leave [0, 1].
+`image` is an 8-bit copy to look at, clipped. Normalise with mean {mean} and standard deviation {std}.
+
+## Train on it like this
+
+{recipe}
+
+Scores with another recipe may differ much: `datacondense evaluate FOLDER` uses this one.
+
+## How it was made
+
+{settings}
+
+Condensing network: `{network}`. Seed: {seed}. SHA-256 of the real data: `{fingerprint}`.
+
+Method: B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.
+"""
+
+
+def card(condensed: CondensedDataset) -> str:
+    """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
+    record, data = condensed.record, condensed.data
+    return _CARD.format(
+        size="n<1K" if len(data) < 1000 else "1K<n<10K" if len(data) < 10_000 else "10K<n<100K",
+        name=data.name,
+        ipc=f"{condensed.ipc} image{'s' if condensed.ipc > 1 else ''}",
+        n=len(data),
+        shape="×".join(str(size) for size in data.image_shape),
+        classes=data.classes,
+        version=record["versions"]["datacondense"],
+        method=record["method"]["name"],
+        real_n=record["data"]["images"],
+        mean=_numbers(data.mean),
+        std=_numbers(data.std),
+        recipe=_table(asdict(condensed.recipe)),
+        settings=_table(record["method"]["settings"]) if record["method"]["settings"] else "No settings.",
+        network=record["network"],
+        seed=record["seed"],
+        fingerprint=record["data"]["fingerprint"],
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _table(settings: dict[str, Any]) -> str:
+    rows = [f"| {key.replace('_', ' ')} | {json.dumps(value)} |" for key, value in settings.items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])

@@ -1,0 +1,123 @@
+"""Recipe and train(): the only training loop, for the inner loop of condensing and for evaluation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datacondense.augmentation import Augmentation, augment
+from datacondense.errors import UsageError
+from datacondense.machine import Machine
+
+#: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: SGD on the mean cross-entropy, in shuffled batches."""
+
+    epochs: int = 300
+    """Passes over the set; the paper: 300, and 1000 where augmented."""
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_at: float = 0.5
+    """The fraction of the epochs after which the learning rate is multiplied by `decay_factor`, once."""
+    decay_factor: float = 0.1
+    batch_size: int = 256
+    augmentation: Augmentation = "none"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UsageError(f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
+
+    @classmethod
+    def of_paper(cls, data_name: str) -> Recipe:
+        """The paper's evaluation recipe: MNIST is augmented and trained for 1000 epochs, others 300."""
+        return cls(epochs=1000, augmentation="crop-scale-rotate") if data_name == "mnist" else cls()
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """The learning rate in `epoch`, counted from 0."""
+        return self.learning_rate * (1.0 if epoch < self.decay_at * self.epochs else self.decay_factor)
+
+    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
+        """A fresh SGD optimiser for this recipe."""
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        return torch.optim.SGD(
+            parameters, self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+def train(
+    network: nn.Module,
+    images: Shaped[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    recipe: Recipe,
+    generator: torch.Generator,
+    machine: Machine,
+    *,
+    prepare: Prepare | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Train `network` in place, in the mode (train or eval) that it is in.
+
+    Args:
+        images: normalised, or what `prepare` normalises batch by batch.
+        generator: for the order of the images and their augmentation.
+        optimizer: to go on with, its momentum kept; a fresh one by default.
+    """
+    optimizer = optimizer or recipe.optimizer(network)
+    for epoch in range(recipe.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_in(epoch)
+        for batch in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+            part = _prepared(images[batch], prepare, machine)
+            output = network(augment(part, recipe.augmentation, generator))
+            loss = F.cross_entropy(output, labels[batch].to(machine.device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    images: Shaped[Tensor, "n c h w"],
+    machine: Machine,
+    *,
+    prepare: Prepare | None = None,
+    batch_size: int = 256,
+) -> Float[Tensor, "n k"]:
+    """The logits of every image, computed in evaluation mode; the network's mode is restored."""
+    mode = network.training
+    network.eval()
+    with machine.autocast():
+        outputs = [network(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
+    network.train(mode)
+    return torch.cat(outputs).cpu()
+
+
+def accuracy(
+    network: nn.Module,
+    images: Shaped[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    machine: Machine,
+    *,
+    prepare: Prepare | None = None,
+) -> float:
+    """The fraction of images whose largest logit is their label's."""
+    predicted = predict(network, images, machine, prepare=prepare).argmax(1)
+    return float((predicted == labels).double().mean())
+
+
+def _prepared(images: Tensor, prepare: Prepare | None, machine: Machine) -> Tensor:
+    images = images.to(machine.device)
+    return (prepare(images) if prepare else images).to(machine.dtype)

@@ -1,0 +1,643 @@
+"""load_dataset: names, folders, parquet, the Hub offline, data in memory, and every kind of bad input."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, random_split
+
+from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
+from datacondense.data import decoding as decoding_module
+from datacondense.errors import DatacondenseError, UsageError
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+NAMES = ("cat", "dog")
+
+
+@pytest.fixture(autouse=True)
+def no_data_directory(monkeypatch):
+    monkeypatch.delenv("DATACONDENSE_DATA", raising=False)
+
+
+def picture(seed: int, size: tuple[int, int] = (8, 8), mode: str = "L") -> Image.Image:
+    """A picture of `size` (height, width) with noise in it."""
+    shape = size if mode == "L" else (*size, len(mode))
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def fill(folder: Path, *, each: int = 5, mode: str = "L", suffix: str = "png") -> Path:
+    """`each` pictures in a folder per class."""
+    for label, name in enumerate(NAMES):
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            picture(100 * label + index, mode=mode).save(folder / name / f"{index}.{suffix}")
+    return folder
+
+
+def rows(n: int = 6, mode: str = "L", first: int = 0) -> dict[str, list]:
+    return {"image": [picture(first + i, mode=mode) for i in range(n)], "label": [i % 2 for i in range(n)]}
+
+
+def table(columns: dict[str, list], label: str = "label"):
+    import datasets
+
+    kinds = {"image": datasets.Image(), label: datasets.ClassLabel(names=list(NAMES))}
+    features = {
+        name: kinds.get(name, datasets.Value("int64" if isinstance(values[0], int) else "string"))
+        for name, values in columns.items()
+    }
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def write(file: Path, columns: dict[str, list] | None = None, **options) -> Path:
+    """A parquet file, written directly so that nothing goes through a cache."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table(columns or rows(), **options).to_parquet(file)
+    return file
+
+
+def arrays(n: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8), np.arange(n) % 2
+
+
+# Names
+
+
+def test_digits_are_split_once_for_everybody():
+    splits, again = load_dataset("digits"), load_dataset("digits", seed=7)
+    assert (len(splits.train), len(splits.test), splits.train.image_shape) == (1438, 359, (1, 8, 8))
+    assert splits.train.fingerprint == again.train.fingerprint
+    assert splits.test.fingerprint == again.test.fingerprint
+    assert splits.train.images.max() == 255
+    assert splits.test.mean == splits.train.mean
+    assert all(34 <= len(members) <= 37 for members in splits.test.indices_by_class)
+    assert splits.notes == ()
+
+
+@pytest.mark.parametrize(("name", "meant"), [("mnits", "mnist"), ("Digits", "digits"), ("petz", "pets")])
+def test_a_misspelt_name_gets_a_suggestion(name, meant, tmp_path, monkeypatch):
+    fill(tmp_path / "pets")
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
+    with pytest.raises(UsageError, match=f"unknown dataset '{name}'; did you mean '{meant}'"):
+        load_dataset(name)
+
+
+def test_names_are_read_from_the_data_directory(tmp_path, monkeypatch):
+    write(tmp_path / "mnist" / "train.parquet")
+    write(tmp_path / "mnist" / "test.parquet", rows(4))
+    write(tmp_path / "single.parquet")
+    fill(tmp_path / "pets")
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
+    splits = load_dataset("mnist")
+    assert (splits.train.name, len(splits.train), len(splits.test)) == ("mnist", 6, 4)
+    assert load_dataset("pets").train.class_names == NAMES
+    assert len(load_dataset("single").train) == 4
+    assert {"digits", "cifar100", "pets", "single"} <= set(known_datasets())
+    assert str(tmp_path) in known_datasets()["mnist"]
+
+
+def test_a_data_directory_that_does_not_exist(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"DATACONDENSE_DATA names .*nowhere"):
+        load_dataset("mnist")
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"), [("nobody/nothing", "nobody/nothing"), ("mnist", "ylecun/mnist")]
+)
+def test_the_hub_offline_is_one_clear_error(name, hub_id, tmp_path, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    for module in (datasets.config, huggingface_hub.constants):  # what HF_HUB_OFFLINE=1 sets on import
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        DatacondenseError, match=f"^{hub_id}: cannot be read from the Hugging Face Hub"
+    ) as caught:
+        load_dataset(name)
+    assert "DATACONDENSE_DATA" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Parquet
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.parquet": 6, "test.parquet": 4},
+        {
+            "train-00000-of-00002.parquet": 2,
+            "train-00001-of-00002.parquet": 4,
+            "test-00000-of-00001.parquet": 4,
+        },
+        {"data/train-00000-of-00001.parquet": 6, "data/test-00000-of-00001.parquet": 4},
+        {"train.parquet": 6, "validation.parquet": 4},
+    ],
+)
+def test_parquet_layouts(files, tmp_path):
+    for name, n in files.items():
+        write(tmp_path / name, rows(n))
+    before = sorted(tmp_path.rglob("*"))
+    splits = load_dataset(tmp_path)
+    assert (len(splits.train), len(splits.test)) == (6, 4)
+    assert splits.train.class_names == splits.test.class_names == NAMES
+    assert splits.test.mean == splits.train.mean
+    assert torch.equal(splits.test.images[3, 0], torch.from_numpy(np.array(picture(3))))
+    assert len(splits.notes) == ("validation.parquet" in files)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_parquet_without_a_test_split(tmp_path):
+    write(tmp_path / "pictures.parquet", rows(10))
+    splits = load_dataset(str(tmp_path))
+    assert (len(splits.train), len(splits.test)) == (8, 2)
+    assert "no test split found: 2 of 10 images" in splits.notes[0]
+
+
+def test_a_parquet_file_that_changed_is_read_anew(tmp_path):
+    write(tmp_path / "train.parquet", rows(6))
+    first = load_dataset(tmp_path)
+    write(tmp_path / "train.parquet", rows(6, first=50))
+    assert load_dataset(tmp_path).train.fingerprint != first.train.fingerprint
+
+
+def test_columns_are_recognised_by_type_or_named(tmp_path):
+    columns = {"id": [*range(6)], "split_of": ["a"] * 6, **rows(), "coarse": [1, 0] * 3}
+    write(tmp_path / "train.parquet", columns)
+    assert load_dataset(tmp_path).train.class_names == NAMES
+    assert load_dataset(tmp_path, label_column="coarse").train.class_names == ("0", "1")
+    with pytest.raises(UsageError, match=r"has no column 'colour'.*image \(Image\), label \(ClassLabel\)"):
+        load_dataset(tmp_path, label_column="colour")
+
+
+def test_an_ambiguous_label_column_has_to_be_named(tmp_path):
+    columns = {"image": rows()["image"], "fine": [0, 1] * 3, "coarse": [1, 0] * 3}
+    write(tmp_path / "train.parquet", columns)
+    with pytest.raises(
+        UsageError, match=r"several columns could be the label.*fine \(int64\), coarse \(int64\)"
+    ):
+        load_dataset(tmp_path)
+
+
+def test_the_usual_label_column_of_a_known_dataset(tmp_path, monkeypatch):
+    write(tmp_path / "cifar100" / "train.parquet", {"image": rows()["image"], "fine_label": [0, 1] * 3,
+                                                    "coarse_label": [1, 0] * 3})  # fmt: skip
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
+    assert load_dataset("cifar100").train.classes == 2
+
+
+def test_parquet_without_images(tmp_path):
+    write(tmp_path / "train.parquet", {"text": ["a", "b"], "label": [0, 1]})
+    with pytest.raises(UsageError, match=r"no image.*text \(string\)"):
+        load_dataset(tmp_path)
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    images = [{"bytes": b"no image", "path": None}, {"bytes": None, "path": None}]
+    for image, message in zip(
+        images, ["row 0: cannot be read as an image", "row 0: found nothing"], strict=True
+    ):
+        rows = pyarrow.table({"image": [image], "label": [0]})
+        pyarrow.parquet.write_table(rows, tmp_path / "train.parquet")
+        if image["bytes"] is None:
+            kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+            rows = pyarrow.table({"image": pyarrow.array([image], kind), "label": [0]})
+            pyarrow.parquet.write_table(rows, tmp_path / "train.parquet")
+        with pytest.raises(DatacondenseError, match=message):
+            load_dataset(tmp_path)
+
+
+def test_parquet_that_is_none_or_incomplete(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 or not")
+    with pytest.raises(DatacondenseError, match=r"train\.parquet: cannot be read as parquet"):
+        load_dataset(tmp_path)
+    (tmp_path / "train.parquet").unlink()
+    write(tmp_path / "train-00000-of-00003.parquet")
+    with pytest.raises(DatacondenseError, match="1 of the 3 parts"):
+        load_dataset(tmp_path)
+    write(tmp_path / "test-only" / "test.parquet")
+    with pytest.raises(UsageError, match="expected one called 'train'"):
+        load_dataset(tmp_path / "test-only")
+
+
+def test_hugging_face_datasets_in_memory():
+    data = table(rows(10))
+    splits = load_dataset(data.select([9, 8, 7, 6]), test=data)
+    assert (len(splits.train), len(splits.test)) == (4, 10)
+    assert torch.equal(splits.train.images[0, 0], torch.from_numpy(np.array(picture(9))))
+
+
+# Folders of images
+
+
+@pytest.mark.parametrize("test_name", ["test", "val", "validation"])
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("RGB", "BMP"), ("RGB", "webp")])
+def test_folders_by_class(test_name, mode, suffix, tmp_path):
+    fill(tmp_path / "train", mode=mode, suffix=suffix)
+    fill(tmp_path / test_name, each=2, mode=mode, suffix=suffix)
+    (tmp_path / "train" / ".hidden").mkdir()
+    (tmp_path / "train" / "cat" / "._0.png").write_text("rubbish of another system")
+    (tmp_path / "train" / "notes.txt").write_text("not an image")
+    splits = load_dataset(tmp_path)
+    assert splits.train.labels.tolist() == [0] * 5 + [1] * 5
+    assert splits.train.class_names == NAMES
+    assert splits.train.image_shape[0] == len(mode) // 3 * 2 + 1
+    assert len(splits.test) == 4
+    assert len(splits.notes) == (test_name != "test")
+
+
+def test_a_test_split_is_made_from_the_seed_by_class(tmp_path):
+    fill(tmp_path, each=10)
+    splits, same, other = (load_dataset(tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert splits.test.labels.tolist() == [0, 0, 1, 1]
+    assert len(splits.train) == 16
+    assert splits.test.fingerprint == same.test.fingerprint != other.test.fingerprint
+    assert "20 % of each class, drawn with seed 0" in splits.notes[0]
+
+
+def test_a_class_with_one_image_stays_in_training(tmp_path):
+    fill(tmp_path, each=2)
+    (tmp_path / "owl").mkdir()
+    picture(0).save(tmp_path / "owl" / "only.png")
+    splits = load_dataset(tmp_path)
+    assert sorted(splits.train.labels.tolist()) == [0, 1, 2]
+    assert splits.test.labels.tolist() == [0, 1]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "dog").rename(tmp_path / "train")
+    assert load_dataset(tmp_path).train.class_names == ("cat", "train")
+
+
+def test_colour_anywhere_makes_all_images_colour(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test")
+    picture(7, mode="RGB").save(tmp_path / "test" / "cat" / "0.png")
+    splits = load_dataset(tmp_path)
+    assert splits.train.image_shape == splits.test.image_shape == (3, 8, 8)
+    assert torch.equal(splits.train.images[:, 0], splits.train.images[:, 2])
+
+
+def test_images_of_different_sizes_are_named_and_can_be_resized(tmp_path):
+    fill(tmp_path)
+    picture(1, size=(6, 9)).save(tmp_path / "dog" / "odd.png")
+    with pytest.raises(DatacondenseError, match=r"cat/0\.png is 8×8, .*odd\.png is 6×9 .*--resize 8x8"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, resize=4).train.image_shape == (1, 4, 4)
+    assert load_dataset(tmp_path, resize="5x7").test.image_shape == (1, 5, 7)
+
+
+def test_test_images_of_another_size(tmp_path):
+    fill(tmp_path / "train")
+    for name in NAMES:
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture(1, size=(9, 9)).save(tmp_path / "test" / name / "0.png")
+    with pytest.raises(DatacondenseError, match=r"train is 8×8, .*test is 9×9 .*--resize"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, resize=(8, 8)).test.image_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_file_that_is_no_image_is_named(content, tmp_path):
+    fill(tmp_path)
+    whole = (tmp_path / "dog" / "3.png").read_bytes()
+    (tmp_path / "dog" / "3.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(DatacondenseError, match=r"dog/3\.png: cannot be read as an image"):
+        load_dataset(tmp_path)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    fill(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # 64 pixels: PIL warns
+    with pytest.raises(DatacondenseError, match=r"cat/0\.png: the image has more than 40 pixels"):
+        load_dataset(tmp_path)
+
+
+def test_folders_that_hold_no_dataset(tmp_path):
+    empty, flat, file = tmp_path / "empty", tmp_path / "flat", tmp_path / "file.zip"
+    empty.mkdir()
+    flat.mkdir()
+    picture(0).save(flat / "0.png")
+    file.write_bytes(b"")
+    for path, message in [
+        (empty, "empty: found no images; expected train.parquet"),
+        (flat, "flat: found images, but not in a folder per class"),
+        (file, "is a file; expected a folder"),
+        (tmp_path / "missing", "missing: no such folder"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            load_dataset(path)
+        with pytest.raises(UsageError, match=message):
+            load_dataset(str(path))
+
+
+def test_classes_that_cannot_be_trained_or_tested(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test")
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
+    with pytest.raises(DatacondenseError, match=r"wolf/0\.png: class 'wolf' is not among .*cat, dog"):
+        load_dataset(tmp_path)
+    (tmp_path / "train" / "wolf").mkdir()
+    with pytest.raises(UsageError, match="no training image for class 'wolf'"):
+        load_dataset(tmp_path)
+    fill(tmp_path / "single")
+    for file in (tmp_path / "single" / "dog").iterdir():
+        file.unlink()
+    (tmp_path / "single" / "dog").rmdir()
+    with pytest.raises(UsageError, match="one class only"):
+        load_dataset(tmp_path / "single")
+
+
+# Pictures of every kind
+
+
+def half_transparent() -> Image.Image:
+    image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
+    image.putpixel((1, 0), (200, 100, 50, 0))
+    return image
+
+
+def palette(colours: list[int]) -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette(colours)
+    image.putpixel((1, 0), 1)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("1", (2, 1), 1), [[255, 255]]),
+        (Image.fromarray(np.array([[0, 65535]], dtype=np.uint16)), [[0, 255]]),
+        (Image.fromarray(np.array([[257, 1285]], dtype=np.int32)), [[1, 5]]),
+        (Image.new("LA", (2, 1), (80, 0)), [[0, 0]]),
+        (half_transparent(), [[200, 0], [100, 0], [50, 0]]),
+        (palette([0, 0, 0, 9, 9, 9]), [[0, 9]]),
+        (palette([0, 0, 0, 9, 8, 7]), [[0, 9], [0, 8], [0, 7]]),
+        (Image.new("CMYK", (2, 1), (0, 0, 0, 0)), [[255, 255]] * 3),
+    ],
+)
+def test_modes_become_grey_or_rgb(image, expected):
+    decoded = decoding_module.decode_all([image], str, None)
+    assert decoded[0, :, 0].tolist() == expected
+
+
+def test_the_exif_orientation_is_applied(tmp_path):
+    image = picture(0, size=(8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    decoded = decoding_module.decode_all([tmp_path / "turned.png"], str, None)
+    assert torch.equal(decoded[0, 0], torch.from_numpy(np.rot90(np.array(image), -1).copy()))
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"),
+    [(32, (32, 32)), ("32", (32, 32)), ("32x48", (32, 48)), ((3, 4), (3, 4)), (None, None)],
+)
+def test_sizes(resize, size):
+    assert decoding_module.parse_size(resize) == size
+
+
+@pytest.mark.parametrize("resize", [0, "0x3", "big", "3x4x5", (1, -1), (3, 4, 5)])
+def test_sizes_that_are_none(resize):
+    with pytest.raises(UsageError, match="resize: found"):
+        decoding_module.parse_size(resize)
+
+
+# Data in memory
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 8, 9), (1, 8, 9)),
+        ((4, 1, 8, 9), (1, 8, 9)),
+        ((4, 3, 8, 9), (3, 8, 9)),
+        ((4, 8, 9, 3), (3, 8, 9)),
+        ((4, 8, 9, 1), (1, 8, 9)),
+        ((4, 13, 64, 64), (13, 64, 64)),
+        ((4, 64, 64, 2), (2, 64, 64)),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_array_layouts(shape, expected, kind):
+    array = np.random.default_rng(0).random(shape, dtype=np.float32)
+    splits = load_dataset((kind(array), [0, 1, 0, 1]), test=(kind(array), [0, 1, 1, 1]))
+    assert splits.train.image_shape == expected
+    channels_last = expected[0] == shape[-1]
+    want = array.reshape(4, *expected) if not channels_last else np.moveaxis(array, -1, 1)
+    np.testing.assert_array_equal(splits.train.images.numpy(), want)
+    assert splits.notes == ()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 3), (4, 8, 8, 8), (4, 1, 8, 1)])
+def test_an_ambiguous_layout_is_refused(shape):
+    with pytest.raises(UsageError, match="both the second and the last dimension may be the channels"):
+        load_dataset((np.zeros(shape, dtype=np.uint8), [0, 1, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "numbers"),
+    [
+        ([1, 2, 10, 1], ("1", "2", "10"), [0, 1, 2, 0]),
+        (["dog", "cat", "cat", "dog"], ("cat", "dog"), [1, 0, 0, 1]),
+        (np.array([3, 5, 3, 5], dtype=np.uint8), ("3", "5"), [0, 1, 0, 1]),
+    ],
+)
+def test_labels_are_numbered_in_order(labels, names, numbers):
+    images = arrays(4)[0]
+    splits = load_dataset((images, labels), test=(images[:1], labels[:1]))
+    assert splits.train.class_names == names
+    assert splits.train.labels.tolist() == numbers
+    assert splits.test.labels.tolist() == numbers[:1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.0, 0.0, 1.0], r"image 0: the label is 0\.0; expected integers"),
+        ([0, 1, None, 1], "image 2: the label is None"),
+        (np.array([0, 1, "x", 1], dtype=object), "image 2: the label is 'x'"),
+        ([True, False, True, False], "image 0: the label is True"),
+        ([0, 1, 1, -1], "image 3: the label is -1, which usually means unlabelled"),
+        ([[0, 1], [1, 0], [0, 1], [1, 0]], "one label per image"),
+        ([0, 1, 0], "4 images and 3 labels"),
+        ([0, 0, 0, 0], "one class only"),
+    ],
+)
+def test_bad_labels_are_named(labels, message):
+    with pytest.raises(DatacondenseError, match=message):
+        load_dataset((arrays(4)[0], labels))
+
+
+def test_test_labels_have_to_be_training_classes():
+    images, labels = arrays(4)
+    with pytest.raises(
+        DatacondenseError, match="test data, image 1: class '7' is not among the 2 training classes"
+    ):
+        load_dataset((images, labels), test=(images[:2], [0, 7]))
+
+
+def test_bad_pixels_are_named():
+    images, labels = arrays(4)
+    broken = images / 255.0
+    broken[1, 0, 0] = np.nan
+    with pytest.raises(DatacondenseError, match="training data: image 1 has NaN"):
+        load_dataset((broken, labels))
+    with pytest.raises(DatacondenseError, match="test data: image 1 has NaN"):
+        load_dataset((images, labels), test=(broken, labels))
+    with pytest.raises(UsageError, match="array of object"):
+        load_dataset((np.array([None] * 4), labels))
+    with pytest.raises(DatacondenseError, match="3 channels, those of training data 1"):
+        load_dataset((images, labels), test=(np.zeros((4, 8, 8, 3), dtype=np.uint8), labels))
+
+
+@pytest.mark.parametrize("data", [None, 3, (1, 2, 3), torch.zeros(4, 1, 8, 8)])
+def test_what_is_no_dataset_at_all(data):
+    with pytest.raises(UsageError, match="training data: found"):
+        load_dataset(data)
+
+
+def test_options_that_do_not_apply(tmp_path):
+    fill(tmp_path)
+    for data in (arrays(), tmp_path):
+        with pytest.raises(UsageError, match="columns are named"):
+            load_dataset(data, label_column="label")
+    with pytest.raises(UsageError, match="test= goes with data in memory"):
+        load_dataset(tmp_path, test=arrays())
+
+
+class Items(Dataset):
+    """A map-style dataset of anything."""
+
+    def __init__(self, items: list, classes: list[str] | None = None) -> None:
+        self.items = items
+        if classes:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> object:
+        return self.items[index]
+
+
+@pytest.mark.parametrize("kind", ["pil", "array", "tensor", "grey tensor"])
+def test_torch_datasets(kind):
+    images = {
+        "pil": [picture(i, mode="RGB") for i in range(6)],
+        "array": [np.array(picture(i, mode="RGB")) for i in range(6)],
+        "tensor": [torch.rand(3, 8, 8) for i in range(6)],
+        "grey tensor": [torch.rand(8, 8) for i in range(6)],
+    }[kind]
+    labels = [0, torch.tensor(1), np.int64(0), 1, 1, 1]
+    splits = load_dataset(Items(list(zip(images, labels, strict=True)), ["cat", "dog"]))
+    assert splits.train.image_shape == (1 if kind == "grey tensor" else 3, 8, 8)
+    assert splits.train.class_names == NAMES
+    assert len(splits.train) + len(splits.test) == 6
+
+
+def test_a_subset_knows_the_classes_of_its_dataset():
+    whole = Items([(torch.rand(1, 8, 8), i % 2) for i in range(8)], ["cat", "dog"])
+    train, test = random_split(whole, [6, 2], torch.Generator().manual_seed(0))
+    assert load_dataset(train, test=test).test.class_names == NAMES
+
+
+def test_a_tensor_dataset_equals_its_tensors():
+    images, labels = torch.rand(6, 1, 8, 8), torch.tensor([0, 1] * 3)
+    pair = TensorDataset(images, labels)
+    assert load_dataset(pair).train.fingerprint == load_dataset((images, labels)).train.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"image": 0}], r"item 0: found dict; expected \(image, label\)"),
+        ([(torch.rand(1, 8, 8), 0), (torch.rand(1, 9, 8), 1)], "item 0 is 1×8×8, item 1 is 1×9×8"),
+        ([(torch.rand(1, 8, 8), 0), ("a.png", 1)], "item 1: the image is str"),
+        ([(torch.rand(1, 8, 8), 0), (torch.rand(1, 8, 8), 0.5)], r"item 1: the label is 0\.5"),
+        ([(torch.rand(1, 8, 8), 0), (torch.rand(1, 8, 8), 5)], "item 1: the label is 5; expected 0 to 1"),
+        ([], "no images"),
+    ],
+)
+def test_torch_datasets_with_bad_items(items, message):
+    with pytest.raises(DatacondenseError, match=message):
+        load_dataset(Items(items, ["cat", "dog"]))
+
+
+def test_an_iterable_dataset_is_refused():
+    class Stream(IterableDataset):
+        pass
+
+    with pytest.raises(UsageError, match="map-style"):
+        load_dataset(Stream())
+
+
+def test_an_image_dataset_and_splits_pass_through():
+    images, labels = arrays()
+    splits = load_dataset((images, labels))
+    assert load_dataset(splits) is splits
+    again = load_dataset(splits.train, test=splits.test)
+    assert again.train is splits.train
+    assert again.test.fingerprint == splits.test.fingerprint
+    assert isinstance(load_dataset(splits.train).test, ImageDataset)
+    assert load_dataset(splits.train, test=splits.test, resize=4).test.image_shape == (1, 4, 4)
+
+
+def test_test_labels_follow_the_class_names_not_their_order():
+    images = torch.rand(4, 1, 8, 8)
+    train = ImageDataset.create(images, torch.tensor([0, 1, 0, 1]), ["cat", "dog"])
+    test = ImageDataset.create(images, torch.tensor([0, 1, 0, 1]), ["dog", "cat"])
+    assert load_dataset(train, test=test).test.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_arrays_are_copied():
+    images, labels = arrays()
+    splits = load_dataset((images, labels), test=(images, labels))
+    images[:] = 0
+    assert splits.train.images.any()
+
+
+def test_the_global_random_state_is_untouched(tmp_path):
+    fill(tmp_path)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    load_dataset("digits")
+    load_dataset(tmp_path)
+    load_dataset(arrays())
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert after == before
+
+
+# Real data
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real datasets are not beside the repository")
+@pytest.mark.parametrize(
+    ("name", "counts", "shape"),
+    [("mnist", (60_000, 10_000), (1, 28, 28)), ("usps", (7_291, 2_007), (1, 16, 16)),
+     ("svhn_mini", (883, 200), (3, 32, 32))],
+)  # fmt: skip
+def test_real_data(name, counts, shape, monkeypatch):
+    monkeypatch.setenv("DATACONDENSE_DATA", str(REAL_DATA))
+    splits = load_dataset(name)
+    assert isinstance(splits, DataSplits)
+    assert (len(splits.train), len(splits.test)) == counts
+    assert splits.train.image_shape == splits.test.image_shape == shape
+    assert splits.train.class_names == tuple("0123456789")
+    if name == "mnist":
+        assert splits.train.mean == pytest.approx((0.1307,), abs=5e-5)
+        assert splits.train.std == pytest.approx((0.3081,), abs=5e-5)
