@@ -150,7 +150,7 @@ def evaluate(
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}
     for name, network in chosen.items():
-        started = time.perf_counter()
+        circumstances, started = provenance(machine), time.perf_counter()
         score = evaluate_set(
             condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
         )
@@ -161,7 +161,7 @@ def evaluate(
             "accuracies": score.accuracies,
             "recipe": asdict(recipe),
             "condensed": condensed.record,
-            "run": {"seed": seed, **provenance(machine, time.perf_counter() - started)},
+            "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
         }
     if json:
         write_json(json, results)

@@ -101,6 +101,7 @@ def condense(
     progress = (run.restored(machine) if run and resume else None) or _Progress(0, method.init(task), (), 0.0)
     _check_finite(progress.state, {}, 0)
 
+    circumstances = provenance(machine)
     started = time.perf_counter() - progress.seconds
     saved = time.perf_counter()
     bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
@@ -125,7 +126,8 @@ def condense(
             raise
         condensed = _condensed(task, progress.state, record, recipe or Recipe.of_paper(real.name))
         if run:
-            run.finish(condensed, progress, provenance(machine, time.perf_counter() - started))
+            seconds = round(time.perf_counter() - started, 1)
+            run.finish(condensed, progress, {**circumstances, "seconds": seconds})
     return condensed
 
 

@@ -26,15 +26,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def provenance(machine: Machine, seconds: float) -> dict[str, Any]:
-    """What a recorded result must name besides its settings."""
+def provenance(machine: Machine) -> dict[str, Any]:
+    """What a recorded result must name besides its settings and seconds. Call it when the work starts: the
+    source tree may have moved on when it ends.
+    """
     return {
         "command": _command(),
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "hardware": hardware(machine),
         "precision": machine.precision,
-        "seconds": round(seconds, 1),
         "versions": versions(),
     }
 

@@ -40,7 +40,7 @@ def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | 
         sides = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
     else:
         sides = (resize, resize) if isinstance(resize, int) else resize
-    if len(sides) != 2 or min(sides) < 1:
+    if min(sides) < 1:
         raise UsageError(
             f"resize: found {resize!r}; expected a side such as 32, or height x width as in 32x48"
         )

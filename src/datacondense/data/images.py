@@ -42,7 +42,7 @@ class ImageDataset:
     def create(
         cls,
         images: Shaped[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        labels: Shaped[Tensor, " m"],
         class_names: Sequence[str] | None = None,
         *,
         name: str = "arrays",

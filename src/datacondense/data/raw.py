@@ -87,13 +87,12 @@ def number_labels(
         twice = next(name for name in declared if declared.count(name) > 1)
         raise UsageError(f"{train.where}: two classes are called {twice!r}; names must differ")
     values = _as_names(train, declared)
-    if declared is None:
-        numeric = bool(train.labels) and not isinstance(train.labels[0], str)
-        declared = tuple(sorted(set(values), key=int) if numeric else sorted(set(values)))
-    numbers = _positions(train, values, declared)
+    numeric = bool(train.labels) and not isinstance(train.labels[0], str)
+    classes = declared or tuple(sorted(set(values), key=int if numeric else str))
+    numbers = _positions(train, values, classes)
     if test is None:
-        return declared, numbers, None
-    return declared, numbers, _positions(test, _as_names(test, test.class_names or declared), declared)
+        return classes, numbers, None
+    return classes, numbers, _positions(test, _as_names(test, test.class_names or declared), classes)
 
 
 def _as_names(split: RawSplit, declared: tuple[str, ...] | None) -> list[str]:
