@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -51,14 +50,6 @@ def _seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture
-def _unchecked_types():
-    """Our own messages, as users see them: without the type checks that pytest turns on."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def module_in(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -180,7 +171,7 @@ def test_norms_normalise_over_what_their_names_say():
     assert norm_layer("none", 8, 4, 6)(maps) is maps
 
 
-@pytest.mark.usefixtures("_unchecked_types")
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -288,7 +279,7 @@ def test_names_with_settings(spec: str, network: Architecture, shortest: str):
     assert describe_network(network) == shortest
 
 
-@pytest.mark.usefixtures("_unchecked_types")
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,15 +25,23 @@ from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import provenance, versions
 from datacondense.report.picture import picture
 
-Data = Annotated[str, arg(help="A known name, a Hub id (owner/name), a folder of parquet, or a folder of images by "
-                               "class (train/CLASS/*.png). `datacondense list` has the known names.")]  # fmt: skip
+Data = Annotated[
+    str,
+    arg(
+        metavar="DATA",
+        help="A known name (see `datacondense list`), a Hub id (owner/name), a folder of parquet, or a "
+        "folder of images by class (train/CLASS/*.png).",
+    ),
+]
 Artifact = Annotated[Positional[Path], arg(metavar="DIR", help="A folder that `condense` wrote.")]
 Seed = Annotated[int, arg(help="Determines everything random.")]
 ImageColumn = Annotated[str | None, arg(help="The column with the images, where it is not clear.")]
 LabelColumn = Annotated[str | None, arg(help="The column with the labels, where it is not clear.")]
 Resize = Annotated[str | None, arg(metavar="N|HxW", help="Bring every image to this size.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1, mps.")]
-Float = Annotated[Precision, arg(help="Of convolutions on real images; auto measures what this machine does best.")]
+Float = Annotated[
+    Precision, arg(help="Of convolutions on real images; auto measures what this machine does best.")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,13 +96,24 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
         /,
         ipc: Annotated[int, arg(help="Images per class of the condensed set, 1 or more.")],
         settings: Any,
-        method: Annotated[str, arg(help="How to condense; its settings are the flags below.")] = method_class.name,
-        network: Annotated[str, arg(help="The condensing network: a known name, convnet(depth=2,norm=batch), or "
-                                         "package.module:name of your own.")] = "convnet",  # fmt: skip
+        method: Annotated[
+            str, arg(help="How to condense; its settings are the flags below.")
+        ] = method_class.name,
+        network: Annotated[
+            str,
+            arg(
+                help="The condensing network: a known name, convnet(depth=2,norm=batch), or "
+                "package.module:name of your own."
+            ),
+        ] = "convnet",
         seed: Seed = 0,
-        out: Annotated[Path | None, arg(help="The folder to write; runs/DATA-METHOD-ipcN-seedS by default.")] = None,
+        out: Annotated[
+            Path | None, arg(help="The folder to write; runs/DATA-METHOD-ipcN-seedS by default.")
+        ] = None,
         resume: Annotated[bool, arg(help="Go on from the checkpoint in the output folder.")] = False,
-        overwrite: Annotated[bool, arg(help="Replace what an earlier run left in the output folder.")] = False,
+        overwrite: Annotated[
+            bool, arg(help="Replace what an earlier run left in the output folder.")
+        ] = False,
         image_column: ImageColumn = None,
         label_column: LabelColumn = None,
         resize: Resize = None,
@@ -117,7 +136,7 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
         print(f"{condensed!r} is in {folder}; next: datacondense evaluate {folder}")
 
     # tyro reads annotations as they are now: the settings become flags of their own.
-    condense.__annotations__["settings"] = OmitArgPrefixes[method_class]  # type: ignore[valid-type]
+    condense.__annotations__["settings"] = OmitArgPrefixes[method_class]  # type: ignore[misc, valid-type]
     condense.__doc__ = "Condense a dataset to a few images per class."
     return condense
 
@@ -125,12 +144,18 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
 def evaluate(
     folder: Artifact,
     /,
-    data: Annotated[str | None, arg(help="Where the real test images are; the artifact's dataset by default.")] = None,
-    networks: Annotated[str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")] = "convnet",
+    data: Annotated[
+        str | None, arg(help="Where the real test images are; the artifact's dataset by default.")
+    ] = None,
+    networks: Annotated[
+        str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")
+    ] = "convnet",
     trials: Annotated[int, arg(help="Networks of each kind; the paper trains 20.")] = 20,
     epochs: Annotated[int | None, arg(help="Instead of the recipe's; say so beside the number.")] = None,
     seed: Seed = 0,
-    json: Annotated[Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")] = None,
+    json: Annotated[
+        Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")
+    ] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     resize: Resize = None,
@@ -144,7 +169,7 @@ def evaluate(
     real = _load(data or condensed.data.name, image_column, label_column, resize, condensed.record["seed"])
     if real.train.fingerprint != condensed.record["data"]["fingerprint"]:
         print("note: these are not the real images that the set was condensed from", file=sys.stderr)
-    recipe = condensed.recipe if epochs is None else _with_epochs(condensed, epochs)
+    recipe = condensed.recipe if epochs is None else replace(condensed.recipe, epochs=epochs)
     machine = Machine.detect(device, precision)
     print(f"{condensed!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"{len(real.test):,} test images")  # fmt: skip
@@ -203,26 +228,11 @@ def _load(
     data: str, image_column: str | None, label_column: str | None, resize: str | None, seed: int
 ) -> DataSplits:
     splits = load_dataset(
-        data, image_column=image_column, label_column=label_column, resize=_size(resize), seed=seed
+        data, image_column=image_column, label_column=label_column, resize=resize, seed=seed
     )
     for note in splits.notes:
         print(f"note: {note}", file=sys.stderr)
     return splits
-
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--resize takes N or HxW in pixels, such as 32 or 32x48; found {text!r}")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-def _with_epochs(condensed: CondensedDataset, epochs: int) -> Any:
-    from dataclasses import replace
-
-    return replace(condensed.recipe, epochs=epochs)
 
 
 def _first_line(thing: object) -> str:

@@ -116,8 +116,8 @@ class CondensedDataset:
                 schema = record["schema"]
                 if schema > SCHEMA:
                     raise DatacondenseError(
-                        f"{path} has schema {schema}, newer than this version of datacondense reads ({SCHEMA}); "
-                        "install a newer one"
+                        f"{path} has schema {schema}, newer than {SCHEMA}, which this version of datacondense "
+                        "reads; install a newer one"
                     )
                 images, labels = file.get_tensor("images"), file.get_tensor("labels")
             recipe = record.pop("recipe")
@@ -141,7 +141,9 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     """Raise `UsageError` where saving would touch a result without leave, or files of another kind."""
     if (folder / TENSORS).exists():
         if not overwrite:
-            raise UsageError(f"{folder} already holds a condensed dataset; choose another folder or --overwrite it")
+            raise UsageError(
+                f"{folder} already holds a condensed dataset; choose another folder or --overwrite it"
+            )
         return
     foreign = [path for path in (folder / CARD, folder / PICTURE, folder / PARQUET) if path.exists()]
     if folder.exists() and not folder.is_dir():

@@ -49,7 +49,7 @@ class _Progress:
 
     done: int
     state: State
-    metrics: tuple[Metrics, ...]
+    metrics: tuple[dict[str, Any], ...]
     seconds: float
 
 
@@ -75,8 +75,8 @@ def condense(
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; the paper's for this dataset by default.
         machine: device and precision; detected by default.
-        out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes and
-            when stopped by Ctrl-C or SIGTERM.
+        out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes
+            and when stopped by Ctrl-C or SIGTERM.
         resume: go on from the checkpoint in `out`; start anew where there is none. A finished artifact of the
             same settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`.
@@ -112,9 +112,7 @@ def condense(
                 state, metrics = method.step(task, progress.state, k)
                 _check_finite(state, metrics, k)
                 row = {"iteration": k, **metrics}
-                progress = _Progress(
-                    k + 1, state, (*progress.metrics, row), time.perf_counter() - started
-                )
+                progress = _Progress(k + 1, state, (*progress.metrics, row), time.perf_counter() - started)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
@@ -197,7 +195,9 @@ class _Run:
         """Make the folder ours, or raise `UsageError` before any work is done."""
         unfinished = (self.folder / CHECKPOINT).exists()
         if unfinished and not (resume or overwrite):
-            raise UsageError(f"{self.folder} holds an unfinished run; go on with --resume or replace it with --overwrite")
+            raise UsageError(
+                f"{self.folder} holds an unfinished run; go on with --resume or replace it with --overwrite"
+            )
         if not unfinished:
             require_free(self.folder, overwrite=overwrite)
         require_writable_folder(self.folder, state_bytes)
@@ -229,12 +229,12 @@ class _Run:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
             images, labels = tensors.pop("images").to(machine.device), tensors.pop("labels")
         except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-            raise DatacondenseError(
-                f"{path} is damaged ({error}); start again with --overwrite"
-            ) from None
+            raise DatacondenseError(f"{path} is damaged ({error}); start again with --overwrite") from None
         self._require_same(about["record"])
         extra = {name.removeprefix("extra."): tensor.to(machine.device) for name, tensor in tensors.items()}
-        return _Progress(about["done"], State(images, labels, extra), tuple(about["metrics"]), about["seconds"])
+        return _Progress(
+            about["done"], State(images, labels, extra), tuple(about["metrics"]), about["seconds"]
+        )
 
     def finish(self, condensed: CondensedDataset, progress: _Progress, result: dict[str, Any]) -> None:
         """Write the artifact with its metrics and what it cost; the checkpoint goes when all is safe."""

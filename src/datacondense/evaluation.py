@@ -31,7 +31,7 @@ class Score:
 
     @property
     def std(self) -> float:
-        """The standard deviation of the n accuracies around their mean (divided by n, as in the authors' code)."""
+        """Of the n accuracies around their mean, divided by n as in the authors' code."""
         return statistics.pstdev(self.accuracies)
 
     def __str__(self) -> str:

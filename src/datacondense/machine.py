@@ -71,7 +71,9 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device '{name}' cannot be used here ({reason}); try --device auto or cpu") from None
+        raise UsageError(
+            f"device '{name}' cannot be used here ({reason}); try --device auto or cpu"
+        ) from None
     return device
 
 

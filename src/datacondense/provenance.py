@@ -58,7 +58,9 @@ def _processor() -> str:
 
 def _command() -> str:
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    settings = [f"DATACONDENSE_DATA={os.environ['DATACONDENSE_DATA']}"] if "DATACONDENSE_DATA" in os.environ else []
+    settings = (
+        [f"DATACONDENSE_DATA={os.environ['DATACONDENSE_DATA']}"] if "DATACONDENSE_DATA" in os.environ else []
+    )
     return " ".join([*settings, shlex.join(words)])
 
 

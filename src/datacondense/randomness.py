@@ -29,5 +29,5 @@ def global_stream(seed: int, purpose: str, *steps: int) -> Iterator[None]:
     `stream(seed, purpose, *steps)` inside the block; afterwards the global state is as it was before.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(_derived_seed(seed, purpose, steps))
+        torch.default_generator.manual_seed(_derived_seed(seed, purpose, steps))
         yield

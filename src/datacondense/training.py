@@ -35,7 +35,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}")
+            raise UsageError(
+                f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}"
+            )
         if not self.learning_rate > 0:
             raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
 
@@ -83,7 +85,7 @@ def train(
             output = network(augment(part, recipe.augmentation, generator))
             loss = F.cross_entropy(output, labels[batch].to(machine.device))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
 
 

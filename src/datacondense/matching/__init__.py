@@ -1,4 +1,4 @@
-"""The numerical core, usable with any `nn.Module`: gradients of networks, their distance, its image gradient."""
+"""The numerical core, for any `nn.Module`: network gradients, their distance, its image gradient."""
 
 from datacondense.matching.distance import Distance, gradient_distance
 from datacondense.matching.gradients import network_gradient

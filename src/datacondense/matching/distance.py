@@ -18,8 +18,8 @@ EPSILON = 1e-6
 
 
 def gradient_distance(
-    a: Sequence[Float[Tensor, "..."]],
-    b: Sequence[Float[Tensor, "..."]],
+    a: Sequence[Float[Tensor, ...]],
+    b: Sequence[Float[Tensor, ...]],
     distance: Distance = "paper",
     *,
     count_vectors: bool = False,
@@ -51,7 +51,9 @@ def gradient_distance(
         if x.ndim >= 2 or count_vectors
     ]
     if not pairs:
-        raise UsageError("no parameter with two or more dimensions; pass count_vectors=True to compare vectors")
+        raise UsageError(
+            "no parameter with two or more dimensions; pass count_vectors=True to compare vectors"
+        )
     if distance == "paper":
         return torch.stack([(1 - _cosine(x, y)).sum() for x, y in pairs]).sum()
     one, other = (torch.cat([t.flatten() for t in side]) for side in zip(*pairs, strict=True))
@@ -64,4 +66,5 @@ def gradient_distance(
 
 def _cosine(x: Float[Tensor, "*n m"], y: Float[Tensor, "*n m"]) -> Float[Tensor, "*n"]:
     norms = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
-    return (x * y).sum(-1) / (norms + EPSILON)
+    cosine: Tensor = (x * y).sum(-1) / (norms + EPSILON)
+    return cosine

@@ -22,7 +22,7 @@ def network_gradient(
     *,
     micro_batch: int | None = None,
     precision: AbstractContextManager[object] | None = None,
-) -> tuple[Float[Tensor, "..."], ...]:
+) -> tuple[Float[Tensor, ...], ...]:
     """∇θ of the mean cross-entropy over a batch: one tensor per trainable parameter, zero where unused.
 
     Args:
@@ -39,7 +39,9 @@ def network_gradient(
         with precision or nullcontext():
             output = network(part)
         loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
-        for sum_, gradient in zip(total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+        for sum_, gradient in zip(
+            total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+        ):
             if gradient is not None:
                 sum_ += gradient
     return tuple(total)

@@ -78,7 +78,7 @@ _REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {
 }
 
 
-class differentiable_norms(TorchFunctionMode):  # noqa: N801, a context manager
+class differentiable_norms(TorchFunctionMode):
     """Inside, norms on the statistics of their input are computed from elementary operations."""
 
     def __torch_function__(  # type: ignore[no-untyped-def]

@@ -28,7 +28,7 @@ def pull_back(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
-    real_gradient: Sequence[Float[Tensor, "..."]],
+    real_gradient: Sequence[Float[Tensor, ...]],
     distance: Distance = "paper",
     *,
     count_vectors: bool = False,
@@ -83,7 +83,7 @@ def match(
         distance, count_vectors: see `gradient_distance`.
 
     Returns:
-        The distance summed over the classes present in `labels`, and its gradient with respect to `synthetic`.
+        The distance summed over the classes in `labels`, and its gradient with respect to `synthetic`.
 
     Raises:
         UsageError: a class of `labels` has no real image.

@@ -75,12 +75,13 @@ class Method(ABC):
 
     @abstractmethod
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
-        """One iteration, k = 0..steps−1: the new state and its metrics. Depends on nothing but its arguments."""
+        """Iteration k = 0..steps−1: the new state and its metrics, a function of the arguments alone."""
 
 
 def balanced_labels(task: Task) -> Int[Tensor, " n"]:
     """0…0 1…1 …: ipc labels of each class in turn."""
     return torch.arange(task.real.classes).repeat_interleave(task.ipc)
+
 
 def require_enough_images(task: Task) -> None:
     """Raise `UsageError` unless every class has at least ipc images."""

@@ -1,0 +1,55 @@
+"""Fixtures for all tests: tiny images, exact arithmetic, no network access, a guarded random state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import jaxtyping
+import pytest
+import torch
+
+from datacondense import ConvNet, ImageDataset, Machine
+
+torch.set_num_threads(1)  # tests are small and run in several processes
+
+
+@pytest.fixture
+def untouched_random_state() -> Iterator[None]:
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Our own messages, as users see them: without the type checks that pytest turns on."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def exact() -> Machine:
+    return Machine(torch.device("cpu"), "float64", micro_batch=3)
+
+
+@pytest.fixture
+def tiny_network() -> ConvNet:
+    return ConvNet(width=4, depth=2)
+
+
+@pytest.fixture
+def toy() -> ImageDataset:
+    return toy_dataset()
+
+
+def toy_dataset(n: int = 60, classes: int = 3, channels: int = 1, seed: int = 0) -> ImageDataset:
+    """Noisy 8×8 images with a bright row whose position tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    images = torch.randint(0, 100, (n, channels, 8, 8), generator=generator, dtype=torch.uint8)
+    images[torch.arange(n), :, 2 * labels + 1] += 120
+    return ImageDataset.create(images, labels, [f"row {c}" for c in range(classes)], name="toy")

@@ -1,0 +1,158 @@
+"""The artifact: what it keeps, who can read it, and how damage is reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from conftest import toy_dataset
+from datacondense import CondensedDataset, ConvNet, DatacondenseError, Recipe, UsageError, condense
+from datacondense import GradientMatching as Matching
+from datacondense.condensed import TENSORS
+from datacondense.machine import Machine
+from datacondense.report.picture import picture, to_pil
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+
+@pytest.fixture(scope="module")
+def condensed() -> CondensedDataset:
+    machine = Machine(torch.device("cpu"), "float32", micro_batch=None)
+    method = Matching(iterations=1)
+    return condense(toy_dataset(channels=3), 1, method, ConvNet(width=3, depth=1), machine=machine)
+
+
+def test_the_round_trip_is_exact(condensed: CondensedDataset, tmp_path: Path) -> None:
+    loaded = CondensedDataset.load(condensed.save(tmp_path / "new" / "artifact"))
+    assert torch.equal(loaded.images, condensed.images)
+    assert torch.equal(loaded.labels, condensed.labels)
+    assert loaded.recipe == condensed.recipe
+    assert loaded.record == condensed.record
+    assert (loaded.data.mean, loaded.data.std) == (condensed.data.mean, condensed.data.std)
+    assert repr(loaded) == "CondensedDataset('toy', 3 classes × 1 by gradient-matching)"
+
+
+def test_the_record_says_everything_that_determined_the_images(condensed: CondensedDataset) -> None:
+    record = condensed.record
+    assert record["method"]["name"] == "gradient-matching"
+    assert record["method"]["settings"]["image_learning_rate"] is None
+    assert record["network"] == "convnet(width=3,depth=1)"
+    assert record["data"]["fingerprint"] == toy_dataset(channels=3).fingerprint
+    assert {"seed", "ipc", "precision", "versions", "schema", "class_names"} <= record.keys()
+
+
+def test_datasets_reads_the_folder_with_exact_pixels(condensed: CondensedDataset, tmp_path: Path) -> None:
+    import datasets
+
+    folder = condensed.save(tmp_path / "artifact")
+    (folder / "metrics.jsonl").write_text("{}\n")  # what else condense writes must not disturb
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.features["label"].names == ["row 0", "row 1", "row 2"]
+    assert rows["label"] == condensed.labels.tolist()
+    assert np.array_equal(np.array(rows.with_format("numpy")["pixels"]), condensed.images.numpy())
+    assert np.array_equal(np.array(rows[0]["image"]), np.array(to_pil(condensed.images[0])))
+
+
+def test_to_torch_is_ready_for_a_dataloader(condensed: CondensedDataset) -> None:
+    dataset = condensed.to_torch()
+    images, labels = next(iter(DataLoader(dataset, batch_size=3)))
+    assert images.dtype == torch.float32
+    assert labels.tolist() == [0, 1, 2]
+    mean = torch.tensor(condensed.data.mean).view(3, 1, 1)
+    std = torch.tensor(condensed.data.std).view(3, 1, 1)
+    assert torch.allclose(images * std + mean, condensed.images, atol=1e-5)
+
+
+def test_the_card_has_the_recipe_and_the_picture(condensed: CondensedDataset, tmp_path: Path) -> None:
+    folder = condensed.save(tmp_path / "artifact")
+    card = (folder / "README.md").read_text()
+    assert "| epochs | 300 |" in card
+    assert "`convnet(width=3,depth=1)`" in card
+    assert f"]({Image.open(folder / 'condensed.png').filename.rsplit('/')[-1]})" in card
+
+
+def test_pictures_have_a_row_per_class_and_true_colours() -> None:
+    toy = toy_dataset(n=7, channels=3)
+    toy.images[0] = torch.tensor([255, 0, 128], dtype=torch.uint8).view(3, 1, 1)
+    drawn = picture(toy, columns=2)
+    colours = np.array(drawn.convert("RGB")).reshape(-1, 3)
+    assert (colours == [255, 0, 128]).all(1).sum() == 64 * 64  # 8×8 magnified eightfold
+    rows, columns = 3, 2
+    assert drawn.height == rows * 68 + 4
+    assert drawn.width > columns * 68
+    assert to_pil(torch.tensor([[[-3.0, 0.5], [1.0, 9.0]]])).tobytes() == bytes([0, 128, 255, 255])
+
+
+def tampered(folder: Path, change) -> None:
+    """Rewrite the artifact's record and tensors by `change(record, tensors)`."""
+    path = folder / TENSORS
+    with safetensors.safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["record"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(record, tensors)
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"record": json.dumps(record)}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record, tensors: record.pop("recipe"),
+        lambda record, tensors: record.pop("mean"),
+        lambda record, tensors: record.update(ipc=2),
+        lambda record, tensors: record["class_names"].pop(),
+        lambda record, tensors: record["recipe"].pop("epochs"),
+        lambda record, tensors: tensors.pop("labels"),
+        lambda record, tensors: tensors.update(labels=tensors["labels"] + 1),
+        lambda record, tensors: tensors.update(images=tensors["images"][:, :1].contiguous()),
+        lambda record, tensors: tensors.update(images=tensors["images"].double()),
+    ],
+)
+def test_inconsistent_artifacts_are_damaged(condensed: CondensedDataset, tmp_path: Path, change) -> None:
+    folder = condensed.save(tmp_path / "artifact")
+    tampered(folder, change)
+    with pytest.raises(DatacondenseError, match=r"condensed\.safetensors is damaged"):
+        CondensedDataset.load(folder)
+
+
+def test_truncated_artifacts_are_damaged(condensed: CondensedDataset, tmp_path: Path) -> None:
+    path = condensed.save(tmp_path / "artifact") / TENSORS
+    whole = path.read_bytes()
+    for length in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DatacondenseError, match="is damaged"):
+            CondensedDataset.load(path.parent)
+
+
+def test_newer_schemas_are_refused(condensed: CondensedDataset, tmp_path: Path) -> None:
+    folder = condensed.save(tmp_path / "artifact")
+    tampered(folder, lambda record, tensors: record.update(schema=99))
+    with pytest.raises(DatacondenseError, match="schema 99, newer than"):
+        CondensedDataset.load(folder)
+
+
+def test_what_is_no_artifact_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        CondensedDataset.load(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"it has no condensed\.safetensors"):
+        CondensedDataset.load(tmp_path)
+
+
+def test_saving_over_an_artifact_needs_leave(condensed: CondensedDataset, tmp_path: Path) -> None:
+    condensed.save(tmp_path)
+    with pytest.raises(UsageError, match="already holds a condensed dataset"):
+        condensed.save(tmp_path)
+    condensed.save(tmp_path, overwrite=True)
+
+
+def test_recipes_survive(condensed: CondensedDataset, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=7, augmentation="crop-noise", weight_decay=0.0)
+    other = CondensedDataset(condensed.data, recipe, condensed.record)
+    assert CondensedDataset.load(other.save(tmp_path / "a")).recipe == recipe

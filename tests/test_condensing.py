@@ -1,0 +1,364 @@
+"""condense(): the artifact's bytes, stopping and going on, and everything that may go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import toy_dataset
+from datacondense import (
+    CondensedDataset,
+    ConvNet,
+    DatacondenseError,
+    GradientMatching,
+    ImageDataset,
+    Machine,
+    RandomSelection,
+    UsageError,
+    condense,
+    condensing,
+)
+from datacondense.condensing import CHECKPOINT, Terminated
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+QUICK = GradientMatching(iterations=4, outer_steps=2, network_epochs=2)
+NETWORK = ConvNet(width=3, depth=1)
+MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=8)
+
+
+def run(out: Path | None = None, *, ipc: int = 2, seed: int = 0, method=QUICK, **kwargs) -> CondensedDataset:
+    return condense(toy_dataset(), ipc, method, NETWORK, seed=seed, machine=MACHINE, out=out, **kwargs)
+
+
+def deterministic_bytes(folder: Path) -> dict[str, bytes]:
+    """All that must be equal in equal runs: everything but what the run cost."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "result.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_k_means_k_and_each_iteration_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = GradientMatching.step
+
+    def counted(self, task, state, k):
+        asked.append(k)
+        return original(self, task, state, k)
+
+    monkeypatch.setattr(GradientMatching, "step", counted)
+    run(tmp_path)
+    assert asked == [0, 1, 2, 3]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == asked
+    assert all(row["distance"] > 0 for row in rows)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["iterations"] == 4
+    assert result.keys() >= {"command", "commit", "date", "hardware", "precision", "seconds", "versions"}
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    run(tmp_path / "c", seed=1)
+    a, b, c = (deterministic_bytes(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a.keys() == {
+        "README.md",
+        "condensed.png",
+        "condensed.safetensors",
+        "data/train.parquet",
+        "metrics.jsonl",
+    }
+    assert all(a[name] != c[name] for name in a)
+
+
+def test_what_is_returned_is_what_is_saved(tmp_path: Path) -> None:
+    returned = run(tmp_path)
+    loaded = CondensedDataset.load(tmp_path)
+    assert torch.equal(returned.images, loaded.images)
+    assert torch.equal(returned.labels, loaded.labels)
+    assert returned.record == loaded.record
+    assert returned.recipe == loaded.recipe
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    stop: type[BaseException], after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole")
+    original = GradientMatching.step
+
+    def interrupted(self, task, state, k):
+        new = original(self, task, state, k)
+        if k == after:  # the work of this iteration is lost, as it is when a signal arrives in its middle
+            raise stop
+        return new
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GradientMatching, "step", interrupted)
+        with pytest.raises(stop):
+            run(tmp_path / "stopped")
+    assert not (tmp_path / "stopped/condensed.safetensors").exists()
+    with pytest.raises(UsageError, match="unfinished run; go on with --resume"):
+        run(tmp_path / "stopped")
+    with pytest.raises(UsageError, match="holds a run with ipc 2, but 3 was asked for"):
+        run(tmp_path / "stopped", ipc=3, resume=True)
+    run(tmp_path / "stopped", resume=True)
+    assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
+
+
+def test_checkpoints_are_written_while_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
+    original, found = GradientMatching.step, []
+
+    def observed(self, task, state, k):
+        found.append((tmp_path / CHECKPOINT).exists())
+        return original(self, task, state, k)
+
+    monkeypatch.setattr(GradientMatching, "step", observed)
+    run(tmp_path)
+    assert found == [False, True, True, True]
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+SCRIPT = """
+import sys
+import torch
+from conftest import toy_dataset
+from datacondense import ConvNet, GradientMatching, Machine, condense
+
+class Talking(GradientMatching):
+    def step(self, task, state, k):
+        print(k, flush=True)
+        return super().step(task, state, k)
+
+method = Talking(iterations=12, outer_steps=3, network_epochs=5)
+machine = Machine(torch.device("cpu"), "float32", micro_batch=8)
+condense(toy_dataset(), 2, method, ConvNet(width=16, depth=2), machine=machine, out=sys.argv[1], resume=True)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder)], env=environment, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_real_process_is_stopped_and_goes_on_to_the_same_bytes(how: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path / "stopped")
+    assert process.stdout is not None
+    while process.stdout.readline() != "4\n":
+        assert process.poll() is None
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert (tmp_path / "stopped" / CHECKPOINT).exists(), (
+        "stopped before the first iteration or after the last"
+    )
+    for folder in ("stopped", "whole"):
+        done = start(tmp_path / folder)
+        _, errors = done.communicate(timeout=120)
+        assert done.returncode == 0, errors
+    assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
+
+
+def test_a_process_killed_at_any_write_leaves_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die before the n-th file lands, for every n: resuming always ends in the same bytes."""
+    monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
+    run(tmp_path / "whole")
+    original = os.replace
+
+    class Killed(BaseException):
+        pass
+
+    for nth in range(1, 100):
+        folder, writes = tmp_path / f"killed{nth}", 0
+
+        def replace(source: str, target: Path, nth: int = nth) -> None:
+            nonlocal writes
+            writes += 1
+            if writes == nth:
+                raise Killed
+            original(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replace)
+            try:
+                run(folder)
+            except Killed:
+                pass
+            else:
+                break
+        run(folder, resume=True)
+        assert deterministic_bytes(folder) == deterministic_bytes(tmp_path / "whole"), (
+            f"killed at write {nth}"
+        )
+    assert nth > 8  # three checkpoints and six files of the artifact
+
+
+def test_resuming_a_finished_run_returns_it_and_writes_nothing(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert torch.equal(run(tmp_path, resume=True).images, CondensedDataset.load(tmp_path).images)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    with pytest.raises(UsageError, match="holds a run with seed 0, but 1 was asked for"):
+        run(tmp_path, seed=1, resume=True)
+
+
+def test_results_are_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = deterministic_bytes(tmp_path)
+    with pytest.raises(UsageError, match="already holds a condensed dataset"):
+        run(tmp_path, seed=1)
+    assert deterministic_bytes(tmp_path) == before
+    run(tmp_path, seed=1, overwrite=True)
+    assert deterministic_bytes(tmp_path) != before
+
+
+def test_an_overwriting_run_that_fails_keeps_the_old_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path)
+    before = deterministic_bytes(tmp_path)
+
+    def fails(self, task, state, k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GradientMatching, "step", fails)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, seed=1, overwrite=True)
+    assert deterministic_bytes(tmp_path) == before
+
+
+def test_files_of_others_are_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"README\.md exists and is not part of a condensed dataset"):
+            run(tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="file exists and is not part of a condensed dataset"):
+        run(tmp_path / "file")
+
+
+def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+
+    class Full:
+        f_bavail, f_frsize = 3, real.f_frsize
+
+    monkeypatch.setattr(os, "statvfs", lambda path: Full)
+    monkeypatch.setattr(GradientMatching, "init", lambda self, task: pytest.fail("work began"))
+    with pytest.raises(UsageError, match="MB free, but about"):
+        run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GradientMatching, "init", lambda self, task: pytest.fail("work began"))
+    with pytest.raises(UsageError, match="cannot write to /proc/nothing"):
+        run(Path("/proc/nothing/here"))
+
+
+def test_a_disk_that_fills_up_while_saving_leaves_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(DatacondenseError, match=r"cannot write .* No space left on device"):
+            run(tmp_path / "full")
+    assert not list((tmp_path / "full").rglob(".*"))  # no half-written temporary file stays behind
+    run(tmp_path / "full", resume=True)
+    assert deterministic_bytes(tmp_path / "full") == deterministic_bytes(tmp_path / "whole")
+
+
+def test_a_loss_that_becomes_infinite_stops_with_the_last_good_state(tmp_path: Path) -> None:
+    wild = GradientMatching(iterations=50, outer_steps=3, network_epochs=20, network_learning_rate=1e30)
+    calm = GradientMatching(iterations=50, outer_steps=1)
+    original = GradientMatching.step
+
+    def breaks_later(self, task, state, k):
+        return original(wild if k == 2 else calm, task, state, k)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(GradientMatching, "step", breaks_later)
+        with pytest.raises(DatacondenseError, match="became infinite or NaN in iteration 2"):
+            run(tmp_path, method=calm)
+    checkpoint = safetensors.torch.load_file(tmp_path / CHECKPOINT)
+    expected = run(method=GradientMatching(iterations=2, outer_steps=1))
+    assert torch.allclose(toy_dataset().denormalise(checkpoint["images"]), expected.images)
+
+
+def test_damaged_checkpoints_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(DatacondenseError, match=r"checkpoint\.safetensors is damaged"):
+        run(tmp_path, resume=True)
+    run(tmp_path, overwrite=True)
+    assert CondensedDataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("ipc", [0, -3])
+def test_ipc_below_one_is_refused(ipc: int, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"at least 1; found {ipc}"):
+        run(tmp_path / "out", ipc=ipc)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.subset((d.labels == 0).nonzero()[:, 0]), "no training image for class 'row 1', 'row 2'"),
+        (lambda d: ImageDataset.create(d.images, d.labels * 0), "one class only"),
+    ],
+)
+def test_classes_that_cannot_be_condensed_are_named(
+    spoil: Callable[[ImageDataset], ImageDataset], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        condense(spoil(toy_dataset()), 1, QUICK, NETWORK, machine=MACHINE, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_selection_keeps_real_images_and_their_indices() -> None:
+    toy = toy_dataset()
+    chosen = run(method=RandomSelection(), ipc=5)
+    indices = torch.tensor(chosen.record["indices"])
+    assert len(indices.unique()) == 15
+    assert torch.equal(toy.labels[indices], chosen.labels)
+    assert torch.allclose(chosen.images, toy.images[indices] / 255, atol=1e-6)
+    everything = run(method=RandomSelection(), ipc=20)
+    assert sorted(everything.record["indices"]) == list(range(60))
+    with pytest.raises(UsageError, match="21 images per class were asked for, but class 'row 0' has only 20"):
+        run(method=RandomSelection(), ipc=21)
+
+
+def test_condensing_helps(tiny_network: ConvNet) -> None:
+    """The distance falls: on the same networks it is smaller for learned images than for noise."""
+    from datacondense.methods import Task
+
+    toy, method = toy_dataset(90), GradientMatching()
+    task = Task(toy, 1, tiny_network, 0, MACHINE)
+    noise = learned = method.init(task)
+    for k in range(40):
+        learned, _ = method.step(task, learned, k)
+    distances = [[method.step(task, s, k)[1]["distance"] for k in range(100, 105)] for s in (noise, learned)]
+    assert sum(distances[1]) < 0.8 * sum(distances[0])

@@ -1,0 +1,106 @@
+"""evaluate(): the scores and what they stand for."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+
+from conftest import toy_dataset
+from datacondense import (
+    ConvNet,
+    GradientMatching,
+    ImageDataset,
+    Machine,
+    RandomSelection,
+    Recipe,
+    Score,
+    UsageError,
+    condense,
+    evaluate,
+    evaluation,
+)
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=None)
+NETWORK = ConvNet(width=4, depth=1)
+QUICK = Recipe(epochs=20, learning_rate=0.1)
+
+
+def test_scores_print_as_percent_with_n() -> None:
+    score = Score((0.972, 0.976, 0.974))
+    assert score.mean == pytest.approx(0.974)
+    assert score.std == pytest.approx(statistics.pstdev(score.accuracies))
+    assert str(score) == "97.4 ± 0.2 % (n = 3)"
+    assert str(Score((0.5,))) == "50.0 ± 0.0 % (n = 1)"
+
+
+def test_learning_the_toy_is_easy_and_chance_is_chance() -> None:
+    train, test = toy_dataset(), toy_dataset(90, seed=1)
+    assert evaluate(train, test, NETWORK, trials=2, recipe=QUICK, machine=MACHINE).mean > 0.95
+    shuffled = ImageDataset.create(train.images, train.labels.roll(1), name="toy")
+    assert evaluate(shuffled, test, NETWORK, trials=1, recipe=QUICK, machine=MACHINE).mean < 0.2
+
+
+def test_trials_are_fresh_and_determined_by_the_seed() -> None:
+    train, test = toy_dataset(9), toy_dataset(90, seed=1)
+    recipe = Recipe(epochs=2)
+
+    def scores(trials: int, seed: int) -> tuple[float, ...]:
+        return evaluate(
+            train, test, NETWORK, trials=trials, seed=seed, recipe=recipe, machine=MACHINE
+        ).accuracies
+
+    assert scores(3, 0) == scores(5, 0)[:3]
+    assert len(set(scores(5, 0))) > 1
+    assert scores(3, 0) != scores(3, 1)
+
+
+def test_the_set_evaluated_is_the_set_given_normalised_by_its_own_statistics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    condensed = condense(
+        toy_dataset(), 2, GradientMatching(iterations=1, outer_steps=1), NETWORK, machine=MACHINE
+    )
+    seen = []
+
+    def observed(network, images, labels, recipe, generator, machine, *, prepare):
+        seen.append((prepare(images), labels, recipe, network.training))
+
+    monkeypatch.setattr(evaluation, "train", observed)
+    test = toy_dataset(30, seed=1)
+    evaluate(condensed, test, NETWORK, trials=1, machine=MACHINE)
+    images, labels, recipe, training = seen[0]
+    expected_images, expected_labels = condensed.to_torch().tensors
+    assert torch.equal(images, expected_images)
+    assert torch.equal(labels, expected_labels)
+    assert recipe == condensed.recipe
+    assert training
+
+
+def test_dropout_in_a_users_network_draws_from_the_seed_too() -> None:
+    def dropped(shape, classes):
+        network = NETWORK(shape, classes)
+        return torch.nn.Sequential(*network[:-1], torch.nn.Dropout(0.5), network[-1])
+
+    train, test = toy_dataset(12), toy_dataset(90, seed=1)
+    runs = [
+        evaluate(train, test, dropped, trials=2, recipe=Recipe(epochs=3), machine=MACHINE).accuracies
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_sets_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="1×8×8 in 3 classes, the test images 3×8×8 in 3 classes"):
+        evaluate(toy_dataset(), toy_dataset(channels=3), NETWORK, machine=MACHINE)
+    with pytest.raises(UsageError, match="at least one trial"):
+        evaluate(toy_dataset(), toy_dataset(), NETWORK, trials=0, machine=MACHINE)
+
+
+def test_a_random_selection_is_evaluated_like_any_other() -> None:
+    condensed = condense(toy_dataset(), 5, RandomSelection(), NETWORK, machine=MACHINE)
+    score = evaluate(condensed, toy_dataset(90, seed=1), NETWORK, trials=1, recipe=QUICK, machine=MACHINE)
+    assert score.mean > 0.6
