@@ -16,14 +16,14 @@ from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated
 from datacondense.condensing import condense as condense_dataset
 from datacondense.data import DataSplits, known_datasets, load_dataset
-from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.errors import DatacondenseError, unknown_name
 from datacondense.evaluation import evaluate as evaluate_set
-from datacondense.files import write_json
+from datacondense.files import require_new_file, write_atomically, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import provenance, versions
-from datacondense.report.picture import picture
+from datacondense.report.picture import picture, png
 
 Data = Annotated[
     str,
@@ -156,6 +156,7 @@ def evaluate(
     json: Annotated[
         Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")
     ] = None,
+    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     resize: Resize = None,
@@ -163,6 +164,8 @@ def evaluate(
     precision: Float = "auto",
 ) -> None:
     """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
+    if json:
+        require_new_file(json, overwrite=overwrite)
     condensed = CondensedDataset.load(folder)
     chosen = {name: parse_network(name) for name in split_networks(networks)}
     # The seed that condensed also set the test images of a folder without a test split aside.
@@ -201,12 +204,8 @@ def show(
 ) -> None:
     """Draw a condensed set: a labelled grid with a row per class."""
     condensed = CondensedDataset.load(folder)
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists; choose another name or --overwrite it")
-    try:
-        picture(condensed.data, columns=columns).save(out, format="PNG")
-    except OSError as error:
-        raise DatacondenseError(f"cannot write {out}: {error.strerror or error}") from None
+    require_new_file(out, overwrite=overwrite)
+    write_atomically(out, png(picture(condensed.data, columns=columns)))
     print(out)
 
 

@@ -82,15 +82,13 @@ class CondensedDataset:
     def write(self, folder: Path) -> Path:
         """`save` into a folder that is known to be ours."""
         from datacondense.report.card import card
-        from datacondense.report.picture import picture
+        from datacondense.report.picture import picture, png
 
         try:
             (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatacondenseError(f"cannot write to {folder}: {error.strerror or error}") from None
-        image = io.BytesIO()
-        picture(self.data).save(image, format="PNG")
-        write_atomically(folder / PICTURE, image.getvalue())
+        write_atomically(folder / PICTURE, png(picture(self.data)))
         write_atomically(folder / PARQUET, _parquet(self.data))
         write_atomically(folder / CARD, card(self).encode())
         record = json.dumps(self.record | {"recipe": asdict(self.recipe)}, sort_keys=True, ensure_ascii=False)
@@ -116,8 +114,8 @@ class CondensedDataset:
                 schema = record["schema"]
                 if schema > SCHEMA:
                     raise DatacondenseError(
-                        f"{path} has schema {schema}, newer than {SCHEMA}, which this version of datacondense "
-                        "reads; install a newer one"
+                        f"{path} has schema {schema}, newer than the {SCHEMA} that this version reads; "
+                        "install a newer datacondense"
                     )
                 images, labels = file.get_tensor("images"), file.get_tensor("labels")
             recipe = record.pop("recipe")

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -98,12 +98,17 @@ def condense(
         if resume and (finished := run.finished()):
             return finished
         run.claim(resume=resume, overwrite=overwrite, state_bytes=_state_bytes(task))
-    progress = (run.restored(machine) if run and resume else None) or _Progress(0, method.init(task), (), 0.0)
-    _check_finite(progress.state, {}, 0)
-
     circumstances = provenance(machine)
-    started = time.perf_counter() - progress.seconds
-    saved = time.perf_counter()
+    started = saved = time.perf_counter()
+    try:
+        progress = run.restored(machine) if run and resume else None
+        progress = progress or _Progress(0, method.init(task), (), 0.0)
+        _check_finite(progress.state, {}, 0)
+    except BaseException:
+        if run:
+            run.abandon()
+        raise
+    started -= progress.seconds
     bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
                unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
     with bar, _sigterm_interrupts():
@@ -119,8 +124,8 @@ def condense(
                     run.checkpoint(progress)
                     saved = time.perf_counter()
         except (KeyboardInterrupt, DatacondenseError):
-            if run and progress.done:
-                run.checkpoint(progress)
+            if run:
+                run.checkpoint(progress) if progress.done else run.abandon()
             raise
         condensed = _condensed(task, progress.state, record, recipe or Recipe.of_paper(real.name))
         if run:
@@ -182,6 +187,7 @@ class _Run:
 
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         self.folder, self.record = folder, record
+        self._new = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def finished(self) -> CondensedDataset | None:
         """The artifact, if the folder has one and no work under way."""
@@ -200,7 +206,17 @@ class _Run:
             )
         if not unfinished:
             require_free(self.folder, overwrite=overwrite)
-        require_writable_folder(self.folder, state_bytes)
+        try:
+            require_writable_folder(self.folder, state_bytes)
+        except UsageError:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Nothing came of it: remove the folders that were made for it, as far as they are empty."""
+        with suppress(OSError):
+            for path in self._new:
+                path.rmdir()
 
     def checkpoint(self, progress: _Progress) -> None:
         """Save `progress` so that `restored` can go on from it."""

@@ -57,6 +57,14 @@ def require_writable_folder(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def require_new_file(path: Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` where writing `path` would replace a file without leave, or cannot be done."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; choose another name or --overwrite it")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write to {path.parent}; it must be a folder that exists and may be written")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +25,13 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
     if len(pixels) != 3:  # channels that are no colours are shown by their mean
         return Image.fromarray(pixels.mean(0).round().astype("uint8"))
     return Image.fromarray(pixels.transpose(1, 2, 0))
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def picture(data: ImageDataset, *, columns: int = 10) -> Image.Image:

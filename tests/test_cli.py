@@ -1,0 +1,189 @@
+"""The command line in real processes and in this one: verbs, exit statuses, suggestions, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from datacondense import CondensedDataset
+from datacondense.cli import main
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+QUICK = ["--network", "convnet(width=3,depth=1)", "--iterations", "2", "--precision", "float32"]
+
+
+def condense(out: Path, *more: str, ipc: str = "1") -> int:
+    return main(["condense", "digits", "--ipc", ipc, "--out", str(out), *QUICK, *more])
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert condense(folder) == 0
+    return folder
+
+
+def status(*arguments: str) -> int:
+    """The exit status, whether `main` returns it or leaves with it."""
+    try:
+        return main(arguments)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+
+
+def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = tmp_path / "scores.json"
+    networks = "convnet(width=3,depth=1),mlp"
+    assert (
+        main(["evaluate", str(artifact), "--networks", networks, "--trials", "2", "--json", str(scores)]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "± " in out
+    assert "(n = 2)" in out
+    assert "300 epochs, augmentation none, 359 test images" in out
+    results = json.loads(scores.read_text())
+    assert list(results) == ["convnet(width=3,depth=1)", "mlp"]
+    for result in results.values():
+        assert len(result["accuracies"]) == 2
+        assert all(0 <= accuracy <= 1 for accuracy in result["accuracies"])
+        assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 2)
+        assert result["recipe"]["epochs"] == 300
+        assert result["run"].keys() >= {"command", "commit", "hardware", "seconds", "seed", "date"}
+    picture = tmp_path / "digits.png"
+    assert main(["show", str(artifact), "--out", str(picture)]) == 0
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG"
+        assert drawn.height > 10 * 64
+    assert status("show", str(artifact), "--out", str(picture)) == 2  # it exists
+
+
+def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("gradient-matching", "random", "convnet", "resnet18", "digits", "mnist", "cifar100", "usps"):
+        assert f"\n  {name} " in out
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--version") == 0
+    assert capsys.readouterr().out.startswith("datacondense 0.")
+    for verb in ([], ["condense"], ["evaluate"], ["show"], ["list"]):
+        assert status(*verb, "--help") == 0
+        assert "usage: datacondense" in capsys.readouterr().out
+    assert status("condense", "--help") == 0
+    text = capsys.readouterr().out
+    for symbol in ("K:", "T:", "ς_θ:", "ς_S:", "η_S:", "η_θ:"):
+        assert symbol in text
+    assert status("condense", "--method", "random", "--help") == 0
+    assert "--iterations" not in capsys.readouterr().out  # a selection has no K
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["condense", "digits", "--ipc", "0"], ["--ipc", "found 0"]),
+        (["condense", "digits", "--ipc", "999", "--method", "random"], ["999 images per class", "has only"]),
+        (["condense", "digts", "--ipc", "1"], ["digts", "did you mean 'digits'"]),
+        (["condense", "digits", "--ipc", "1", "--method", "randon"], ["did you mean 'random'"]),
+        (["condense", "digits", "--ipc", "1", "--method"], ["method"]),
+        (["condense", "digits", "--ipc", "1", "--network", "convet"], ["did you mean 'convnet'"]),
+        (["condense", "digits", "--ipc", "1", "--iteratons", "3"], ["--iteratons", "--iterations"]),
+        (["condense", "digits", "--ipc", "many"], ["many"]),
+        (["condense", "digits"], ["--ipc"]),
+        (["condens", "digits"], ["condens"]),
+        (["condense", "digits", "--ipc", "1", "--device", "quantum"], ["device 'quantum'"]),
+        (["condense", "digits", "--ipc", "1", "--resize", "big"], ["big"]),
+        (["evaluate", "nowhere"], ["nowhere is not a condensed dataset"]),
+        (["show", "nowhere", "--out", "x.png"], ["nowhere is not a condensed dataset"]),
+    ],
+)
+def test_bad_usage_is_one_clear_error(
+    arguments: list[str],
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(*arguments) == 2
+    output = capsys.readouterr()
+    for words in expected:
+        assert words in output.err + output.out
+    assert "Traceback" not in output.err
+    assert list(tmp_path.iterdir()) == [], "something was written"
+
+
+def test_failed_jobs_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "condensed.safetensors").write_bytes(b"?")
+    assert status("evaluate", str(damaged)) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_files_in_the_way_or_out_of_reach_are_noticed_before_the_work(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("datacondense.cli.evaluate_set", lambda *a, **k: pytest.fail("work began"))
+    (tmp_path / "scores.json").write_text("mine")
+    assert status("evaluate", str(artifact), "--json", str(tmp_path / "scores.json")) == 2
+    assert "exists; choose another name or --overwrite" in capsys.readouterr().err
+    for arguments in (["show", str(artifact), "--out"], ["evaluate", str(artifact), "--json"]):
+        assert status(*arguments, str(tmp_path / "no" / "where")) == 2
+        assert "cannot write to" in capsys.readouterr().err
+
+
+def test_an_artifact_in_the_way_is_refused(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (artifact / "condensed.safetensors").read_bytes()
+    assert condense(artifact, "--seed", "1") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (artifact / "condensed.safetensors").read_bytes() == before
+    assert condense(artifact, "--resume") == 0  # finished: nothing to do
+    assert (artifact / "condensed.safetensors").read_bytes() == before
+
+
+def test_evaluate_says_when_the_data_are_others(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (8, 8), color=20 * label + i).save(folder / str(label) / f"{i}.png")
+    arguments = ["--data", str(folder), "--trials", "1", "--epochs", "1", "--networks", "mlp"]
+    assert status("evaluate", str(artifact), *arguments) == 0
+    errors = capsys.readouterr().err
+    assert "no test split" in errors
+    assert "not the real images that the set was condensed from" in errors
+
+
+def test_the_users_own_network_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n"
+        "def tiny(image_shape, classes):\n"
+        "    c, h, w = image_shape\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 8), nn.Tanh(), nn.Linear(8, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arguments = ["--iterations", "1", "--out", "out", "--network", "my_networks:tiny"]
+    assert status("condense", "digits", "--ipc", "1", *arguments) == 0
+    assert CondensedDataset.load("out").record["network"] == "my_networks:tiny"
+    assert status("evaluate", "out", "--networks", "my_networks:tiny", "--trials", "1", "--epochs", "1") == 0
+
+
+def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("datacondense")), "condense", "digts", "--ipc", "1"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ}, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("datacondense: unknown dataset 'digts'; did you mean 'digits'?")
+    assert len(done.stderr.splitlines()) == 1
