@@ -1,4 +1,6 @@
-"""Condense real handwritten digits to 10 images per class, and see what they are worth. `make demo` runs this.
+"""Condense real handwritten digits to 10 images per class, and see what they are worth.
+
+Run by `make demo`.
 
 The settings were chosen on a part of the training images; the test images are used here only.
 """

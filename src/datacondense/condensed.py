@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from datacondense.data.hub import quiet_datasets
 from datacondense.data.images import ImageDataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import write_atomically
@@ -184,5 +185,6 @@ def _parquet(data: ImageDataset) -> bytes:
         "label": data.labels.tolist(),
     }
     buffer = io.BytesIO()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
+    with quiet_datasets():
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
     return buffer.getvalue()

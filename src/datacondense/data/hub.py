@@ -65,11 +65,9 @@ def read_hub(dataset: HubDataset, how: Reading) -> Found:
     import datasets
 
     try:
-        with _quiet_unless_terminal():
+        with quiet_datasets(unless=sys.stderr.isatty()):
             found = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision)
-    except (
-        Exception
-    ) as error:  # connection, missing, gated, scripts, no config chosen: a family without a parent
+    except Exception as error:  # no connection, no such dataset, gated, a script: a family without a parent
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DatacondenseError(
             f"{dataset.id}: cannot be read from the Hugging Face Hub ({reason.rstrip('.')}); check the name "
@@ -80,10 +78,11 @@ def read_hub(dataset: HubDataset, how: Reading) -> Found:
 
 
 @contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
+def quiet_datasets(*, unless: bool = False) -> Iterator[None]:
+    """Inside, the library `datasets` shows no progress bars."""
     import datasets
 
-    hide = not sys.stderr.isatty() and datasets.are_progress_bars_disabled() is False
+    hide = not unless and not datasets.are_progress_bars_disabled()
     if hide:
         datasets.disable_progress_bars()
     try:

@@ -1,0 +1,90 @@
+"""Randomness, machine settings and provenance: small promises that everything stands on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from conftest import toy_dataset
+from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense
+from datacondense.matching import network_gradient
+from datacondense.methods import Task
+from datacondense.provenance import provenance
+from datacondense.randomness import global_stream, stream
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+names = st.tuples(st.integers(0, 5), st.sampled_from(["weights", "order"]), st.lists(st.integers(0, 3)))
+
+
+@given(names, names)
+def test_streams_are_equal_exactly_when_their_names_are(one, other) -> None:
+    drawn = [torch.rand(4, generator=stream(seed, purpose, *at)) for seed, purpose, at in (one, other)]
+    assert torch.equal(*drawn) == (one == other)
+
+
+def test_global_stream_is_the_stream_and_restores_the_state_even_after_an_error() -> None:
+    def fail_inside() -> None:
+        with global_stream(3, "weights", 1):
+            torch.rand(7)
+            raise KeyError
+
+    before = torch.get_rng_state()
+    with global_stream(3, "weights", 1):
+        drawn = torch.rand(4)
+    assert torch.equal(drawn, torch.rand(4, generator=stream(3, "weights", 1)))
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fresh_networks_depend_on_seed_and_step_only(exact: Machine, toy) -> None:
+    def weights(seed: int, k: int) -> torch.Tensor:
+        task = Task(toy, 1, ConvNet(width=3, depth=1), seed, exact)
+        return nn.utils.parameters_to_vector(task.fresh_network(k).parameters())
+
+    assert torch.equal(weights(0, 2), weights(0, 2))
+    assert not torch.equal(weights(0, 2), weights(0, 3))
+    assert not torch.equal(weights(0, 2), weights(1, 2))
+
+
+def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
+    machine = Machine(torch.device("cpu"), "bfloat16", micro_batch=8)
+    task = Task(toy_dataset(), 1, ConvNet(width=16, depth=2), 0, machine)
+    network = task.fresh_network(0)
+    for c in range(3):
+        real = task.real_batch(c, 256, 0)
+        labels = torch.full((len(real),), c)
+        plain = torch.cat([g.flatten() for g in network_gradient(network, real, labels)])
+        reduced = network_gradient(network, real, labels, micro_batch=8, precision=machine.autocast())
+        assert all(g.dtype == torch.float32 for g in reduced)
+        assert torch.cosine_similarity(plain, torch.cat([g.flatten() for g in reduced]), 0) > 0.99
+
+
+def test_detection_takes_what_is_given_and_names_what_is_not_there() -> None:
+    machine = Machine.detect("cpu", "float32")
+    assert (machine.device.type, machine.precision) == ("cpu", "float32")
+    assert Machine.detect("cpu").precision in ("bfloat16", "float32")
+    with pytest.raises(UsageError, match="device 'nonsense' cannot be used here"):
+        Machine.detect("nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
+            Machine.detect("cuda")
+
+
+def test_provenance_names_what_a_number_needs() -> None:
+    found = provenance(Machine.detect("cpu", "float32"))
+    assert found["versions"]["torch"] == torch.__version__
+    assert "threads" in found["hardware"]
+    assert found["command"]
+
+
+def test_any_image_size_and_channel_count_condenses(tiny_network: ConvNet) -> None:
+    machine = Machine(torch.device("cpu"), "float32", micro_batch=None)
+    for channels in (1, 2, 3):
+        data, method = toy_dataset(channels=channels), GradientMatching(iterations=1, network_epochs=1)
+        condensed = condense(data, 2, method, tiny_network, machine=machine)
+        assert condensed.images.shape == (6, channels, 8, 8)
