@@ -19,6 +19,7 @@ from datacondense.networks import (
     NETWORKS,
     VGG11,
     AlexNet,
+    AlexNetDD,
     Architecture,
     ConvNet,
     LeNet,
@@ -36,6 +37,8 @@ PARAMETERS = [  # 10 classes at 3×32×32 and 1×28×28, as the reference code h
     (MLP(), 411_146, 118_282),
     (LeNet(), 62_006, 61_706),
     (AlexNet(), 1_872_202, 1_865_802),
+    # 5·5·3·64 + 64, 5·5·64·64 + 64, 8·8·64·384 + 384, 384·192 + 192, 192·10 + 10; grey: 5·5·2·64 fewer
+    (AlexNetDD(), 4_864 + 102_464 + 1_573_248 + 73_920 + 1_930, 1_753_226),
     (VGG11(), 9_231_114, 9_229_962),
     (VGG11(norm="batch"), 9_231_114, 9_229_962),
     (ResNet18(), 11_173_962, 11_172_810),

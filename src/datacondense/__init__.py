@@ -8,8 +8,8 @@ from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
 from datacondense.machine import Machine
-from datacondense.methods import GradientMatching, Method, RandomSelection
-from datacondense.networks import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18
+from datacondense.methods import DatasetDistillation, GradientMatching, Method, RandomSelection
+from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
 from datacondense.training import Recipe
 
 __version__ = version("datacondense")
@@ -18,10 +18,12 @@ __all__ = [
     "MLP",
     "VGG11",
     "AlexNet",
+    "AlexNetDD",
     "CondensedDataset",
     "ConvNet",
     "DataSplits",
     "DatacondenseError",
+    "DatasetDistillation",
     "GradientMatching",
     "ImageDataset",
     "LeNet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class CondensedDataset:
                 record["data"]["name"],
             )
             _require_consistent(data, record)
-            return cls(data, Recipe(**{f.name: recipe[f.name] for f in fields(Recipe)}), record)
+            return cls(data, Recipe.from_record(recipe), record)
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise DatacondenseError(
                 f"{path} is damaged ({type(error).__name__}: {error}); condense again or restore a copy"

@@ -73,7 +73,8 @@ def condense(
         network: what is matched, or extracts features; the paper's ConvNet by default. Any callable
             (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
-        recipe: how networks are to be trained on the result; the paper's for this dataset by default.
+        recipe: how networks are to be trained on the result; by default what the method learned, or else
+            the paper's for this dataset.
         machine: device and precision; detected by default.
         out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes
             and when stopped by Ctrl-C or SIGTERM.
@@ -127,7 +128,7 @@ def condense(
             if run:
                 run.checkpoint(progress) if progress.done else run.abandon()
             raise
-        condensed = _condensed(task, progress.state, record, recipe or Recipe.of_paper(real.name))
+        condensed = _condensed(task, progress.state, record, recipe or method.recipe(task, progress.state))
         if run:
             seconds = round(time.perf_counter() - started, 1)
             run.finish(condensed, progress, {**circumstances, "seconds": seconds})

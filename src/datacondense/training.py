@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import cycle
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -32,6 +34,9 @@ class Recipe:
     decay_factor: float = 0.1
     batch_size: int = 256
     augmentation: Augmentation = "none"
+    step_sizes: tuple[float, ...] = ()
+    """Learning rates learned with the images, one per batch and in turn (after the last the first again),
+    instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -57,6 +62,13 @@ class Recipe:
             parameters, self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Recipe:
+        """The recipe that `asdict` turned into `record`. Records older than `step_sizes` lack them."""
+        record = {"step_sizes": ()} | record
+        settings = {f.name: record[f.name] for f in fields(cls)}
+        return cls(**settings | {"step_sizes": tuple(settings["step_sizes"])})
+
 
 def train(
     network: nn.Module,
@@ -77,10 +89,12 @@ def train(
         optimizer: to go on with, its momentum kept; a fresh one by default.
     """
     optimizer = optimizer or recipe.optimizer(network)
+    n, step_sizes = len(images), cycle(recipe.step_sizes)
     for epoch in range(recipe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_in(epoch)
-        for batch in torch.randperm(len(images), generator=generator).split(recipe.batch_size):
+        order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
+        for batch in order.split(recipe.batch_size):
+            for group in optimizer.param_groups:
+                group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
             part = _prepared(images[batch], prepare, machine)
             output = network(augment(part, recipe.augmentation, generator))
             loss = F.cross_entropy(output, labels[batch].to(machine.device))

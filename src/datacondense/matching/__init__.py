@@ -1,7 +1,17 @@
 """The numerical core, for any `nn.Module`: network gradients, their distance, its image gradient."""
 
 from datacondense.matching.distance import Distance, gradient_distance
-from datacondense.matching.gradients import network_gradient
-from datacondense.matching.pullback import match, pull_back
+from datacondense.matching.gradients import loss_and_gradient, network_gradient
+from datacondense.matching.pullback import directional_derivative, match, pull_back
+from datacondense.matching.unrolling import unrolled_gradient
 
-__all__ = ["Distance", "gradient_distance", "match", "network_gradient", "pull_back"]
+__all__ = [
+    "Distance",
+    "directional_derivative",
+    "gradient_distance",
+    "loss_and_gradient",
+    "match",
+    "network_gradient",
+    "pull_back",
+    "unrolled_gradient",
+]

@@ -25,6 +25,21 @@ def network_gradient(
 ) -> tuple[Float[Tensor, ...], ...]:
     """∇θ of the mean cross-entropy over a batch: one tensor per trainable parameter, zero where unused.
 
+    Arguments as for `loss_and_gradient`.
+    """
+    return loss_and_gradient(network, images, labels, micro_batch=micro_batch, precision=precision)[1]
+
+
+def loss_and_gradient(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    micro_batch: int | None = None,
+    precision: AbstractContextManager[object] | None = None,
+) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
+    """The mean cross-entropy over a batch and its ∇θ.
+
     Args:
         images: normalised.
         micro_batch: how many images are in flight at once. The mean is the same whatever it is, as long as no
@@ -34,14 +49,16 @@ def network_gradient(
     """
     parameters = list(trainable(network).values())
     total = [torch.zeros_like(p) for p in parameters]
+    mean = total[0].new_zeros(())
     step = micro_batch or len(images)
     for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
         with precision or nullcontext():
             output = network(part)
         loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
+        mean += loss.detach()
         for sum_, gradient in zip(
             total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
         ):
             if gradient is not None:
                 sum_ += gradient
-    return tuple(total)
+    return mean, tuple(total)

@@ -9,7 +9,7 @@ so a forward-mode pass along v followed by an ordinary backward pass replaces do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -37,27 +37,40 @@ def pull_back(
     g_s = [g.requires_grad_() for g in network_gradient(network, images, labels)]
     value = gradient_distance(g_s, real_gradient, distance, count_vectors=count_vectors)
     v = torch.autograd.grad(value, g_s, allow_unused=True, materialize_grads=True)
-    return value.detach(), _directional_gradient(network, images, labels, v)
+    x = images.detach().requires_grad_()
+    parameters = {name: p.detach() for name, p in trainable(network).items()}
+    (gradient,) = torch.autograd.grad(directional_derivative(network, parameters, x, labels, v), x)
+    return value.detach(), gradient
 
 
-def _directional_gradient(
-    network: nn.Module, images: Tensor, labels: Tensor, v: Sequence[Tensor]
-) -> Float[Tensor, "n c h w"]:
-    """∇_x [ d/dε L(θ + εv, x) ] at ε = 0."""
-    images = images.detach().requires_grad_()
+def directional_derivative(
+    network: nn.Module,
+    parameters: Mapping[str, Float[Tensor, ...]],
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    v: Sequence[Float[Tensor, ...]],
+) -> Float[Tensor, ""]:
+    """⟨v, ∇θ L(θ, x)⟩ = d/dε L(θ + εv, x) at ε = 0, L the mean cross-entropy, by one forward-mode pass.
+
+    It is differentiable in `images` and `parameters`, whichever of them require gradients: the gradient in θ
+    is the product of the Hessian with v.
+
+    Args:
+        parameters: θ, by name; the others of the network are constants.
+        v: the direction, one tensor per parameter.
+    """
     with forward_ad.dual_level():
         duals = {
-            name: forward_ad.make_dual(p.detach(), tangent)
-            for (name, p), tangent in zip(trainable(network).items(), v, strict=True)
+            name: forward_ad.make_dual(p, tangent)
+            for (name, p), tangent in zip(parameters.items(), v, strict=True)
         }
         with differentiable_norms():
             output = functional_call(network, duals, (images,))
         logits, tangent = forward_ad.unpack_dual(output)
     # d/dε of the mean cross-entropy, in closed form: ⟨softmax(z) − onehot, dz/dε⟩ / n.
     error = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-    derivative = (error * tangent).sum() / len(images)
-    (gradient,) = torch.autograd.grad(derivative, images)
-    return gradient
+    derivative: Tensor = (error * tangent).sum() / len(images)
+    return derivative
 
 
 def match(

@@ -1,10 +1,22 @@
 """The methods: each a frozen dataclass of settings in a file of its own."""
 
 from datacondense.methods.base import Method, State, Task
+from datacondense.methods.dataset_distillation import DatasetDistillation
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
 from datacondense.methods.random_selection import RandomSelection
 
 #: Command-line name → method.
-METHODS: dict[str, type[Method]] = {method.name: method for method in (GradientMatching, RandomSelection)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (GradientMatching, DatasetDistillation, RandomSelection)
+}
 
-__all__ = ["METHODS", "GradientMatching", "Method", "RandomSelection", "State", "Task", "loops_for"]
+__all__ = [
+    "METHODS",
+    "DatasetDistillation",
+    "GradientMatching",
+    "Method",
+    "RandomSelection",
+    "State",
+    "Task",
+    "loops_for",
+]

@@ -15,6 +15,7 @@ from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.networks import Network, build_network
 from datacondense.randomness import global_stream, stream
+from datacondense.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Method(ABC):
     @abstractmethod
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """How networks are to be trained on the result `state`: the paper's recipe, unless one is learned."""
+        return Recipe.of_paper(task.real.name)
 
     @abstractmethod
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:

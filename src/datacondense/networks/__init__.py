@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datacondense.networks.base import Architecture, Network
 from datacondense.networks.batchnorm import freeze_batchnorm
-from datacondense.networks.classic import MLP, VGG11, AlexNet, LeNet
+from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.naming import (
     NETWORKS,
@@ -20,6 +20,7 @@ __all__ = [
     "NETWORKS",
     "VGG11",
     "AlexNet",
+    "AlexNetDD",
     "Architecture",
     "ConvNet",
     "LeNet",

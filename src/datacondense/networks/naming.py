@@ -17,7 +17,7 @@ from torch import nn
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError, unknown_name
 from datacondense.networks.base import Architecture, Network
-from datacondense.networks.classic import MLP, VGG11, AlexNet, LeNet
+from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.resnet import ResNet18
 
@@ -27,6 +27,7 @@ NETWORKS: dict[str, Architecture] = {
     "mlp": MLP(),
     "lenet": LeNet(),
     "alexnet": AlexNet(),
+    "alexnet-dd": AlexNetDD(),
     "vgg11": VGG11(),
     "vgg11-bn": VGG11(norm="batch"),
     "resnet18": ResNet18(),

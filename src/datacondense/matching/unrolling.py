@@ -1,0 +1,73 @@
+"""The gradient of a real loss through unrolled training, back in time and without a graph of the unroll.
+
+Training from θ_0 takes the steps θ_{t+1} = θ_t − η_t ∇θ L(θ_t, x_t), t = 0..T−1. With λ_T = ∇θ L(θ_T, real),
+the gradients of L(θ_T, real) follow backward in time from one number per step and its derivatives:
+
+    d_t = ⟨λ_{t+1}, ∇θ L(θ_t, x_t)⟩      ∂η_t: −d_t      ∂x_t: −η_t ∇_x d_t      λ_t = λ_{t+1} − η_t ∇θ d_t
+
+d_t is a directional derivative, so each step costs one forward-mode pass and one ordinary backward pass.
+Only the weights of every step are kept.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from datacondense.matching.gradients import loss_and_gradient, network_gradient, trainable
+from datacondense.matching.pullback import directional_derivative
+
+
+def unrolled_gradient(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    step_sizes: Float[Tensor, " t"],
+    batch_size: int,
+    real: Float[Tensor, "m c h w"],
+    real_labels: Int[Tensor, " m"],
+    *,
+    micro_batch: int | None = None,
+    precision: AbstractContextManager[object] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"], Float[Tensor, " t"]]:
+    """The loss on real images after training on synthetic ones, and its gradients in images and step sizes.
+
+    Plain gradient descent from the weights of `network`, which ends with the trained ones. Each step takes
+    the next `batch_size` images in their order, after the last ones the first again. Memory is that of one
+    backward pass and T + 1 copies of the weights.
+
+    Args:
+        network: maps images to logits and supports forward-mode differentiation; its mode is left as it is,
+            and no layer may draw random numbers.
+        images, real: normalised.
+        step_sizes: η_0..η_{T−1}.
+        micro_batch, precision: of the pass over the real images; see `loss_and_gradient`.
+    """
+    parameters = trainable(network)
+    batches = list(zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True))
+    sizes, past, size_gradient = step_sizes.tolist(), [], []
+    for t, size in enumerate(sizes):
+        past.append({name: p.detach().clone() for name, p in parameters.items()})
+        gradient = network_gradient(network, *batches[t % len(batches)])
+        for p, g in zip(parameters.values(), gradient, strict=True):
+            p.data -= size * g
+    loss, adjoint = loss_and_gradient(
+        network, real, real_labels, micro_batch=micro_batch, precision=precision
+    )
+    image_gradient = torch.zeros_like(images)
+    gradients = torch.split(image_gradient, batch_size)  # views
+    for t in reversed(range(len(sizes))):
+        x, y = batches[t % len(batches)]
+        inputs = {name: p.requires_grad_() for name, p in past.pop().items()}
+        x = x.detach().requires_grad_()
+        derivative = directional_derivative(network, inputs, x, y, adjoint)
+        by_image, *by_weights = torch.autograd.grad(
+            derivative, (x, *inputs.values()), allow_unused=True, materialize_grads=True
+        )
+        size_gradient.append(-derivative.detach())
+        gradients[t % len(batches)].sub_(by_image, alpha=sizes[t])
+        adjoint = tuple(a - sizes[t] * g for a, g in zip(adjoint, by_weights, strict=True))
+    return loss, image_gradient, torch.stack(size_gradient[::-1])

@@ -1,0 +1,150 @@
+"""Dataset Distillation: images and step sizes learned through unrolled training (Wang et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from datacondense.errors import UsageError
+from datacondense.matching import unrolled_gradient
+from datacondense.methods.base import Method, State, Task
+from datacondense.networks import freeze_batchnorm
+from datacondense.training import Recipe
+
+#: Of Adam: the decay of its two moments, and what is added to the root of the second.
+BETAS, EPSILON = (0.5, 0.999), 1e-8
+
+
+@dataclass(frozen=True)
+class DatasetDistillation(Method):
+    """Learns images and step sizes such that a few steps of gradient descent on them fit the real images.
+
+    Wang, Zhu, Torralba, Efros, *Dataset Distillation*, arXiv 1811.10959.
+
+    Every iteration trains a network by T steps, measures its loss on a minibatch of real images and
+    back-propagates through the training. Step t takes `step_images` images of each class; after the last
+    images, `unroll_epochs` times in all, come the first ones again: T = unroll_epochs · ipc / step_images.
+    The images of the result are in the order of the steps, and the learned step sizes are part of its
+    recipe: `evaluate` trains as the method does, by the same T steps. With another recipe, such as the one
+    that gradient matching is evaluated by, they are a set of images like any other.
+
+    Defaults are those of the authors' code for MNIST; for CIFAR-10 it starts from step size 0.001. Differs
+    from it: weights are drawn by the layers' own initialisation (there Xavier's); iterations are counted
+    rather than epochs; two classes have a cross-entropy like any number; dropout is off, and BatchNorm,
+    which none of its networks has, has the statistics of the real minibatch.
+    """
+
+    name: ClassVar[str] = "dataset-distillation"
+
+    iterations: int = 23_600
+    """Real minibatches: 400 epochs of MNIST (of CIFAR-10, 19,600)."""
+    unroll_epochs: int = 3
+    """How often training goes through the images."""
+    step_images: int = 1
+    """Images per class in each step of the training; divides ipc."""
+    step_size: float = 0.02
+    """η of every step at first; stays above 0, for η = softplus(s) and s is what is learned."""
+    weights: Literal["random", "fixed"] = "random"
+    """Initial weights drawn anew in every iteration, or drawn once. `evaluate` draws its own, for which
+    images learned on fixed ones are of little use."""
+    networks_per_iteration: int = 1
+    """Networks whose gradients are averaged."""
+    learning_rate: float = 0.01
+    """Of Adam, for images and step sizes alike; β = (0.5, 0.999)."""
+    stages: int = 10
+    """Of equal length; from each to the next the learning rate is multiplied by `decay_factor`."""
+    decay_factor: float = 0.5
+    real_batch: int = 1024
+    """Size of the minibatches, in which every epoch takes each real image once."""
+
+    def __post_init__(self) -> None:
+        for setting in ("iterations", "unroll_epochs", "step_images", "networks_per_iteration", "stages",
+                        "real_batch"):  # fmt: skip
+            if (value := getattr(self, setting)) < 1:
+                raise UsageError(f"{setting.replace('_', ' ')} must be at least 1; found {value}")
+        for setting in ("step_size", "learning_rate", "decay_factor"):
+            if not (value := getattr(self, setting)) > 0:
+                raise UsageError(f"{setting.replace('_', ' ')} must be above 0; found {value}")
+
+    @property
+    def steps(self) -> int:
+        """The number of iterations."""
+        return self.iterations
+
+    def init(self, task: Task) -> State:
+        """Gaussian noise in the order of the steps, the initial step sizes, and moments of zero.
+
+        Raises:
+            UsageError: ipc is not a multiple of `step_images`.
+        """
+        batches, rest = divmod(task.ipc, self.step_images)
+        if rest:
+            raise UsageError(
+                f"{task.ipc} images per class cannot be shared out to steps of {self.step_images}; "
+                "choose step images that divide ipc"
+            )
+        labels = torch.arange(task.real.classes).repeat_interleave(self.step_images).repeat(batches)
+        images = torch.randn(len(labels), *task.real.image_shape, generator=task.stream("initial images"))
+        images = images.to(task.machine.device, task.machine.dtype)
+        size = images.new_tensor(self.step_size).expm1().log()
+        learned = {"images": images, "sizes": size.repeat(self.unroll_epochs * batches)}
+        moments = {f"{name}.{moment}": torch.zeros_like(value)
+                   for name, value in learned.items() for moment in ("first", "second")}  # fmt: skip
+        return State(images, labels, {"sizes": learned["sizes"]} | moments)
+
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        """One real minibatch: gradients through the training of each network, one step of Adam."""
+        machine, sizes = task.machine, state.extra["sizes"]
+        chosen = self._minibatch(task, k)
+        real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(machine.device)
+        loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
+        for j in range(self.networks_per_iteration):
+            network = task.fresh_network(k if self.weights == "random" else 0, j)
+            freeze_batchnorm(network, real)
+            value, by_image, by_step_size = unrolled_gradient(
+                network, state.images, state.labels.to(machine.device), F.softplus(sizes),
+                self._batch_size(task), real, real_labels,
+                micro_batch=machine.micro_batch, precision=machine.autocast(),
+            )  # fmt: skip
+            loss += float(value) / self.networks_per_iteration
+            gradients["images"] += by_image / self.networks_per_iteration
+            gradients["sizes"] += by_step_size * sizes.sigmoid() / self.networks_per_iteration
+        state = self._updated(state, gradients, k)
+        return state, {"loss": loss, "step size": float(F.softplus(state.extra["sizes"]).mean())}
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """Plain gradient descent by the learned step sizes."""
+        return Recipe(
+            epochs=self.unroll_epochs,
+            momentum=0.0,
+            weight_decay=0.0,
+            batch_size=self._batch_size(task),
+            step_sizes=tuple(F.softplus(state.extra["sizes"]).tolist()),
+        )
+
+    def _updated(self, state: State, gradients: dict[str, Tensor], k: int) -> State:
+        """Images and step sizes after the step k of Adam."""
+        learned = {"images": state.images, "sizes": state.extra["sizes"]}
+        moments: dict[str, Tensor] = {}
+        learning_rate = self.learning_rate * self.decay_factor ** (k * self.stages // self.iterations)
+        for name, gradient in gradients.items():
+            first = state.extra[f"{name}.first"].lerp(gradient, 1 - BETAS[0])
+            second = state.extra[f"{name}.second"].lerp(gradient.square(), 1 - BETAS[1])
+            scale = (second / (1 - BETAS[1] ** (k + 1))).sqrt() + EPSILON
+            learned[name] = learned[name] - learning_rate / (1 - BETAS[0] ** (k + 1)) * first / scale
+            moments |= {f"{name}.first": first, f"{name}.second": second}
+        return State(learned["images"], state.labels, {"sizes": learned["sizes"]} | moments)
+
+    def _minibatch(self, task: Task, k: int) -> Int[Tensor, " m"]:
+        epoch, batch = divmod(k, ceil(len(task.real) / self.real_batch))
+        order = torch.randperm(len(task.real), generator=task.stream("real order", epoch))
+        return order[batch * self.real_batch :][: self.real_batch]
+
+    def _batch_size(self, task: Task) -> int:
+        return task.real.classes * self.step_images
