@@ -8,7 +8,7 @@ from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
 from datacondense.machine import Machine
-from datacondense.methods import GradientMatching, Method, RandomSelection
+from datacondense.methods import Forgetting, GradientMatching, Herding, KCenter, Method, RandomSelection
 from datacondense.networks import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18
 from datacondense.training import Recipe
 
@@ -22,8 +22,11 @@ __all__ = [
     "ConvNet",
     "DataSplits",
     "DatacondenseError",
+    "Forgetting",
     "GradientMatching",
+    "Herding",
     "ImageDataset",
+    "KCenter",
     "LeNet",
     "Machine",
     "Method",

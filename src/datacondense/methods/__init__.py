@@ -1,10 +1,26 @@
 """The methods: each a frozen dataclass of settings in a file of its own."""
 
 from datacondense.methods.base import Method, State, Task
+from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
+from datacondense.methods.herding import Herding
+from datacondense.methods.k_center import KCenter
 from datacondense.methods.random_selection import RandomSelection
 
 #: Command-line name → method.
-METHODS: dict[str, type[Method]] = {method.name: method for method in (GradientMatching, RandomSelection)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (GradientMatching, RandomSelection, Herding, KCenter, Forgetting)
+}
 
-__all__ = ["METHODS", "GradientMatching", "Method", "RandomSelection", "State", "Task", "loops_for"]
+__all__ = [
+    "METHODS",
+    "Forgetting",
+    "GradientMatching",
+    "Herding",
+    "KCenter",
+    "Method",
+    "RandomSelection",
+    "State",
+    "Task",
+    "loops_for",
+]
