@@ -47,13 +47,14 @@ class TrainedSelection(Selection):
     """Of that training, above 0; a tenth of it in the second half."""
 
     def __post_init__(self) -> None:
-        self._recipe(1)  # checks the settings
+        self.recipe(1)  # checks the settings
 
     def trained(self, task: Task) -> WholeSetNetwork:
         """The network for `task`, trained or found in the cache."""
-        return whole_set_network(task, self._recipe(len(task.real)))
+        return whole_set_network(task, self.recipe(len(task.real)))
 
-    def _recipe(self, images: int) -> Recipe:
+    def recipe(self, images: int) -> Recipe:
+        """How the network is trained on a whole set of so many images."""
         recipe = Recipe.of_whole_set(images, updates=UPDATES)
         epochs = recipe.epochs if self.feature_epochs is None else self.feature_epochs
         return replace(recipe, epochs=epochs, learning_rate=self.feature_learning_rate)

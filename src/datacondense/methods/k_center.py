@@ -36,9 +36,7 @@ def spread(features: Float[Tensor, "n d"], count: int) -> Int[Tensor, " m"]:
     chosen = [best]
     while len(chosen) < count:
         nearest = torch.minimum(nearest, distances(features, features[best]))
-        nearest[
-            best
-        ] = -torch.inf  # lasts; so a chosen row does not come again, not even after its duplicates
+        nearest[best] = -torch.inf  # for good: below the 0 of a chosen row's duplicates
         best = int(nearest.argmax())
         chosen.append(best)
     return torch.tensor(chosen)
