@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from datacondense import (
     condense,
     evaluate,
 )
+from datacondense.cli import main
 from datacondense.methods import Task, features
 from datacondense.methods.features import ForgettingEvents, cache_folder, whole_set_network
 from datacondense.methods.forgetting import most_forgotten
@@ -351,3 +353,12 @@ def test_settings_out_of_range(settings):
 @pytest.mark.parametrize(("images", "epochs"), [(60_000, 43), (50_000, 51), (1_437, 300), (10**9, 1)])
 def test_the_recipe_of_whole_sets_goes_by_updates(images, epochs):
     assert Recipe.of_whole_set(images) == Recipe(epochs=epochs)
+
+
+def test_the_whole_set_is_evaluated_by_its_own_recipe_which_the_result_tells(tmp_path):
+    words = ["evaluate", "digits", "--whole", "--networks", "mlp", "--trials", "1", "--epochs", "9"]
+    assert main([*words, "--precision", "float32", "--json", str(tmp_path / "whole.json")]) == 0
+    result = json.loads((tmp_path / "whole.json").read_text())["mlp"]
+    assert result["condensed"]["method"]["name"] == "whole"
+    assert result["condensed"]["data"]["images"] == 1438
+    assert result["recipe"] == asdict(replace(Recipe.of_whole_set(1438), epochs=9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated
 from datacondense.condensing import condense as condense_dataset
-from datacondense.data import DataSplits, known_datasets, load_dataset
+from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.evaluation import evaluate as evaluate_set
 from datacondense.files import write_json
@@ -24,6 +24,7 @@ from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import provenance, versions
 from datacondense.report.picture import picture
+from datacondense.training import Recipe
 
 Data = Annotated[str, arg(help="A known name, a Hub id (owner/name), a folder of parquet, or a folder of images by "
                                "class (train/CLASS/*.png). `datacondense list` has the known names.")]  # fmt: skip
@@ -123,8 +124,11 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
 
 
 def evaluate(
-    folder: Artifact,
+    folder: Annotated[
+        Positional[Path], arg(metavar="DIR|DATA", help="A folder that `condense` wrote; with --whole, a dataset.")
+    ],
     /,
+    whole: Annotated[bool, arg(help="Train on all images of DATA by a recipe of its own: the upper bound.")] = False,
     data: Annotated[str | None, arg(help="Where the real test images are; the artifact's dataset by default.")] = None,
     networks: Annotated[str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")] = "convnet",
     trials: Annotated[int, arg(help="Networks of each kind; the paper trains 20.")] = 20,
@@ -137,22 +141,36 @@ def evaluate(
     device: Device = "auto",
     precision: Float = "auto",
 ) -> None:
-    """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
-    condensed = CondensedDataset.load(folder)
+    """Train fresh networks on a condensed set by its recipe (or on a whole one) and test them on real images."""
     chosen = {name: parse_network(name) for name in split_networks(networks)}
-    # The seed that condensed also set the test images of a folder without a test split aside.
-    real = _load(data or condensed.data.name, image_column, label_column, resize, condensed.record["seed"])
-    if real.train.fingerprint != condensed.record["data"]["fingerprint"]:
-        print("note: these are not the real images that the set was condensed from", file=sys.stderr)
-    recipe = condensed.recipe if epochs is None else _with_epochs(condensed, epochs)
+    training: CondensedDataset | ImageDataset
+    if whole:
+        real = _load(str(folder), image_column, label_column, resize, seed)
+        training, recipe = real.train, Recipe.of_whole_set(len(real.train))
+        about: dict[str, Any] = {
+            "method": {"name": "whole", "settings": {}},
+            "data": {
+                "name": real.train.name,
+                "images": len(real.train),
+                "fingerprint": real.train.fingerprint,
+            },
+        }
+    else:
+        training = CondensedDataset.load(folder)
+        recipe, about = training.recipe, training.record
+        # The seed that condensed also set the test images of a folder without a test split aside.
+        real = _load(data or training.data.name, image_column, label_column, resize, about["seed"])
+        if real.train.fingerprint != about["data"]["fingerprint"]:
+            print("note: these are not the real images that the set was condensed from", file=sys.stderr)
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     machine = Machine.detect(device, precision)
-    print(f"{condensed!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
+    print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}
     for name, network in chosen.items():
         circumstances, started = provenance(machine), time.perf_counter()
         score = evaluate_set(
-            condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+            training, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
         )
         print(f"{name:<12} {score}", flush=True)
         results[name] = {
@@ -160,7 +178,7 @@ def evaluate(
             "std": score.std,
             "accuracies": score.accuracies,
             "recipe": asdict(recipe),
-            "condensed": condensed.record,
+            "condensed": about,
             "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
         }
     if json:
@@ -217,12 +235,6 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"--resize takes N or HxW in pixels, such as 32 or 32x48; found {text!r}")
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-def _with_epochs(condensed: CondensedDataset, epochs: int) -> Any:
-    from dataclasses import replace
-
-    return replace(condensed.recipe, epochs=epochs)
 
 
 def _first_line(thing: object) -> str:
