@@ -8,7 +8,15 @@ from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
 from datacondense.machine import Machine
-from datacondense.methods import DatasetDistillation, GradientMatching, Method, RandomSelection
+from datacondense.methods import (
+    DatasetDistillation,
+    Forgetting,
+    GradientMatching,
+    Herding,
+    KCenter,
+    Method,
+    RandomSelection,
+)
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
 from datacondense.training import Recipe
 
@@ -24,8 +32,11 @@ __all__ = [
     "DataSplits",
     "DatacondenseError",
     "DatasetDistillation",
+    "Forgetting",
     "GradientMatching",
+    "Herding",
     "ImageDataset",
+    "KCenter",
     "LeNet",
     "Machine",
     "Method",

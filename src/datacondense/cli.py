@@ -15,7 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated
 from datacondense.condensing import condense as condense_dataset
-from datacondense.data import DataSplits, known_datasets, load_dataset
+from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, unknown_name
 from datacondense.evaluation import evaluate as evaluate_set
 from datacondense.files import require_new_file, write_atomically, write_json
@@ -24,6 +24,7 @@ from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import provenance, versions
 from datacondense.report.picture import picture, png
+from datacondense.training import Recipe
 
 Data = Annotated[
     str,
@@ -142,8 +143,14 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
 
 
 def evaluate(
-    folder: Artifact,
+    folder: Annotated[
+        Positional[Path],
+        arg(metavar="DIR|DATA", help="A folder that `condense` wrote; with --whole, a dataset."),
+    ],
     /,
+    whole: Annotated[
+        bool, arg(help="Train on all images of DATA by a recipe of its own: the upper bound.")
+    ] = False,
     data: Annotated[
         str | None, arg(help="Where the real test images are; the artifact's dataset by default.")
     ] = None,
@@ -166,21 +173,35 @@ def evaluate(
     """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
     if json:
         require_new_file(json, overwrite=overwrite)
-    condensed = CondensedDataset.load(folder)
     chosen = {name: parse_network(name) for name in split_networks(networks)}
-    # The seed that condensed also set the test images of a folder without a test split aside.
-    real = _load(data or condensed.data.name, image_column, label_column, resize, condensed.record["seed"])
-    if real.train.fingerprint != condensed.record["data"]["fingerprint"]:
-        print("note: these are not the real images that the set was condensed from", file=sys.stderr)
-    recipe = condensed.recipe if epochs is None else replace(condensed.recipe, epochs=epochs)
+    training: CondensedDataset | ImageDataset
+    if whole:
+        real = _load(str(folder), image_column, label_column, resize, seed)
+        training, recipe = real.train, Recipe.of_whole_set(len(real.train))
+        about: dict[str, Any] = {
+            "method": {"name": "whole", "settings": {}},
+            "data": {
+                "name": real.train.name,
+                "images": len(real.train),
+                "fingerprint": real.train.fingerprint,
+            },
+        }
+    else:
+        training = CondensedDataset.load(folder)
+        recipe, about = training.recipe, training.record
+        # The seed that condensed also set the test images of a folder without a test split aside.
+        real = _load(data or training.data.name, image_column, label_column, resize, about["seed"])
+        if real.train.fingerprint != about["data"]["fingerprint"]:
+            print("note: these are not the real images that the set was condensed from", file=sys.stderr)
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     machine = Machine.detect(device, precision)
-    print(f"{condensed!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
+    print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}
     for name, network in chosen.items():
         circumstances, started = provenance(machine), time.perf_counter()
         score = evaluate_set(
-            condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+            training, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
         )
         print(f"{name:<12} {score}", flush=True)
         results[name] = {
@@ -188,7 +209,7 @@ def evaluate(
             "std": score.std,
             "accuracies": score.accuracies,
             "recipe": asdict(recipe),
-            "condensed": condensed.record,
+            "condensed": about,
             "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
         }
     if json:

@@ -2,18 +2,25 @@
 
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
+from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
+from datacondense.methods.herding import Herding
+from datacondense.methods.k_center import KCenter
 from datacondense.methods.random_selection import RandomSelection
 
 #: Command-line name → method.
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (GradientMatching, DatasetDistillation, RandomSelection)
+    method.name: method
+    for method in (GradientMatching, DatasetDistillation, RandomSelection, Herding, KCenter, Forgetting)
 }
 
 __all__ = [
     "METHODS",
     "DatasetDistillation",
+    "Forgetting",
     "GradientMatching",
+    "Herding",
+    "KCenter",
     "Method",
     "RandomSelection",
     "State",

@@ -83,6 +83,34 @@ class Method(ABC):
         """Iteration k = 0..steps−1: the new state and its metrics, a function of the arguments alone."""
 
 
+@dataclass(frozen=True)
+class Selection(Method):
+    """A method that chooses ipc real images of each class, all in `init`, and takes no steps."""
+
+    @abstractmethod
+    def choose(self, task: Task) -> Int[Tensor, " n"]:
+        """Positions of ipc different images of each class in turn."""
+
+    @property
+    def steps(self) -> int:
+        """0: everything happens in `init`."""
+        return 0
+
+    def init(self, task: Task) -> State:
+        """The chosen images; `extra["indices"]` tells which.
+
+        Raises:
+            UsageError: a class has fewer images than ipc.
+        """
+        require_enough_images(task)
+        chosen = self.choose(task)
+        return State(task.real_images(chosen), balanced_labels(task), {"indices": chosen})
+
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        """Never called."""
+        raise AssertionError("a selection takes no steps")
+
+
 def balanced_labels(task: Task) -> Int[Tensor, " n"]:
     """0…0 1…1 …: ipc labels of each class in turn."""
     return torch.arange(task.real.classes).repeat_interleave(task.ipc)

@@ -6,36 +6,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
+from datacondense.methods.base import Selection, Task
 
 
 @dataclass(frozen=True)
-class RandomSelection(Method):
-    """Chooses ipc images of each class uniformly, without replacement.
-
-    Raises:
-        UsageError: a class has fewer images than ipc.
-    """
+class RandomSelection(Selection):
+    """Chooses ipc images of each class uniformly, without replacement."""
 
     name: ClassVar[str] = "random"
 
-    @property
-    def steps(self) -> int:
-        """0: everything happens in `init`."""
-        return 0
-
-    def init(self, task: Task) -> State:
-        """The chosen images; `extra["indices"]` tells which."""
-        require_enough_images(task)
-        chosen = torch.cat(
+    def choose(self, task: Task) -> Int[Tensor, " n"]:
+        """A draw of its own for every class."""
+        return torch.cat(
             [
                 task.real.sample(label, task.ipc, task.stream("selection", label))
                 for label in range(task.real.classes)
             ]
         )
-        return State(task.real_images(chosen), balanced_labels(task), {"indices": chosen})
-
-    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
-        """Never called."""
-        raise AssertionError("a selection takes no steps")

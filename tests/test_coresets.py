@@ -1,0 +1,364 @@
+"""Herding, k-center and forgetting: against brute force; the one training behind them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from datacondense import (
+    MLP,
+    CondensedDataset,
+    ConvNet,
+    DatacondenseError,
+    Forgetting,
+    Herding,
+    ImageDataset,
+    KCenter,
+    Machine,
+    RandomSelection,
+    Recipe,
+    UsageError,
+    condense,
+    evaluate,
+)
+from datacondense.cli import main
+from datacondense.methods import Task, features
+from datacondense.methods.features import ForgettingEvents, cache_folder, whole_set_network
+from datacondense.methods.forgetting import most_forgotten
+from datacondense.methods.herding import herd
+from datacondense.methods.k_center import spread
+from datacondense.training import train
+
+NETWORK = ConvNet(width=4, depth=2)
+CPU = Machine(torch.device("cpu"), "float32", None)
+TRAINED = [Herding, KCenter, Forgetting]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the test's own, in memory and on disk."""
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(features, "_LATEST", {})
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def real() -> ImageDataset:
+    """8×8 noise in three classes of 6, 9 and 15 images, in no order, each brighter than the last."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 6 + [1] * 9 + [2] * 15)[torch.randperm(30, generator=generator)]
+    images = torch.randint(0, 150, (30, 1, 8, 8), generator=generator) + 50 * labels.view(-1, 1, 1, 1)
+    return ImageDataset.create(images.to(torch.uint8), labels, ["dark", "grey", "light"], name="noise")
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[Recipe]:
+    """The recipe of every training from here on."""
+    recipes = []
+
+    def counted(network, images, labels, recipe, *args, **kwargs):
+        recipes.append(recipe)
+        train(network, images, labels, recipe, *args, **kwargs)
+
+    monkeypatch.setattr(features, "train", counted)
+    return recipes
+
+
+def task(real: ImageDataset, ipc: int = 2, seed: int = 0, network=NETWORK) -> Task:
+    return Task(real, ipc, network, seed, CPU)
+
+
+# Whole numbers in a power of two of rows: in float64 (not in float32, far from 0) every mean, sum and squared
+# distance is exact, so ties are ties.
+exact_rows = st.tuples(st.sampled_from([1, 2, 4, 8]), st.integers(1, 3), st.sampled_from([0, 2**22])).flatmap(
+    lambda drawn: st.lists(
+        st.lists(st.integers(-3, 3).map(drawn[2].__add__), min_size=drawn[1], max_size=drawn[1]),
+        min_size=drawn[0],
+        max_size=drawn[0],
+    )
+)
+
+
+def squared(a, b) -> Fraction:
+    return sum(((x - y) ** 2 for x, y in zip(a, b, strict=True)), Fraction(0))
+
+
+def mean_of(rows) -> list[Fraction]:
+    return [Fraction(sum(column), len(rows)) for column in zip(*rows, strict=True)]
+
+
+@given(exact_rows, st.data())
+def test_herding_is_the_greedy_choice(rows, data):
+    count = data.draw(st.integers(1, len(rows)))
+    mean, chosen = mean_of(rows), []
+    for i in range(count):
+
+        def off(j, i=i):
+            total = [sum(column) for column in zip(*(rows[c] for c in [*chosen, j]), strict=True)]
+            return squared(total, [(i + 1) * m for m in mean])
+
+        chosen.append(min((j for j in range(len(rows)) if j not in chosen), key=off))
+    assert herd(torch.tensor(rows).float(), count).tolist() == chosen
+
+
+@given(exact_rows, st.data())
+def test_k_center_is_the_greedy_choice(rows, data):
+    count = data.draw(st.integers(1, len(rows)))
+    mean = mean_of(rows)
+    chosen = [min(range(len(rows)), key=lambda j: squared(rows[j], mean))]
+    while len(chosen) < count:
+        free = [j for j in range(len(rows)) if j not in chosen]
+        chosen.append(max(free, key=lambda j: min(squared(rows[j], rows[c]) for c in chosen)))
+    assert spread(torch.tensor(rows).float(), count).tolist() == chosen
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, float("inf")]), min_size=1, max_size=12), st.data())
+def test_forgetting_takes_the_largest_counts_first_come_first(events, data):
+    count = data.draw(st.integers(1, len(events)))
+    ranked = sorted(range(len(events)), key=lambda i: -events[i])
+    assert most_forgotten(torch.tensor(events), count).tolist() == ranked[:count]
+
+
+@pytest.mark.parametrize("pick", [herd, spread])
+def test_equal_rows_are_taken_in_order_and_once(pick):
+    assert pick(torch.full((5, 300), 0.1), 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_herding_follows_the_mean_where_the_nearest_single_images_do_not():
+    rows = torch.tensor([[0.0], [1.0], [9.0], [10.0]])  # mean 5: 1, then 9 to balance it
+    assert herd(rows, 2).tolist() == [1, 2]
+    assert spread(rows, 2).tolist() == [1, 3]
+
+
+def test_forgetting_events_of_a_hand_counted_sequence():
+    events = ForgettingEvents(torch.tensor([0, 0, 1, 1]))
+    right, wrong = {0: [1.0, 0.0], 1: [0.0, 1.0]}, {0: [0.0, 1.0], 1: [1.0, 0.0]}
+    # image 0 right wrong right wrong: 2; 1 wrong right right: 0; 2 never right: ∞; 3 right wrong wrong: 1
+    for batch, logits in [
+        ([0, 2], [right[0], wrong[1]]),
+        ([3, 1], [right[1], wrong[0]]),
+        ([1, 0], [right[0], wrong[0]]),
+        ([2, 3], [wrong[1], wrong[1]]),
+        ([0, 1, 2, 3], [right[0], right[0], wrong[1], wrong[1]]),
+        ([0], [wrong[0]]),
+    ]:
+        events.see(torch.tensor(batch), torch.tensor(logits))
+    assert events.counts().tolist() == [2, 0, float("inf"), 1]
+
+
+def test_training_shows_every_batch_with_its_logits_before_the_update(real):
+    network, seen = task(real).fresh_network(), []
+    first = network.eval()(real.normalised()).detach()
+    recipe, generator = Recipe(epochs=3, batch_size=8), torch.Generator().manual_seed(0)
+
+    def observe(batch, logits):
+        seen.append((batch, logits))
+
+    train(network, real.images, real.labels, recipe, generator, CPU, prepare=real.normalise, observe=observe)
+    assert [len(batch) for batch, _ in seen] == [8, 8, 8, 6] * 3
+    assert sorted(torch.cat([batch for batch, _ in seen[:4]]).tolist()) == list(range(30))
+    torch.testing.assert_close(seen[0][1], first[seen[0][0]])
+    assert not seen[0][1].requires_grad
+
+
+@pytest.mark.parametrize("method", [*TRAINED, RandomSelection])
+@pytest.mark.parametrize("ipc", [1, 6])  # 6: all of the smallest class
+def test_a_selection_is_real_images_of_each_class_without_repeats(real, method, ipc, tmp_path):
+    settings = {} if method is RandomSelection else {"feature_epochs": 2}
+    condense(real, ipc, method(**settings), NETWORK, machine=CPU, out=tmp_path / "out")
+    condensed = CondensedDataset.load(tmp_path / "out")
+    indices = torch.tensor(condensed.record["indices"])
+    assert len(condensed) == len(indices.unique()) == 3 * ipc
+    assert torch.equal(real.labels[indices], condensed.labels)
+    assert torch.equal(condensed.labels, torch.arange(3).repeat_interleave(ipc))
+    torch.testing.assert_close(condensed.images, real.images[indices] / 255)
+    score = evaluate(condensed, real, NETWORK, trials=1, recipe=Recipe(epochs=2), machine=CPU)
+    assert 0 <= score.mean <= 1
+
+
+@pytest.mark.parametrize("method", [*TRAINED, RandomSelection])
+def test_more_images_than_a_class_has_are_refused_before_any_training(real, method, trainings):
+    with pytest.raises(UsageError, match=r"7 images per class .* class 'dark' has only 6"):
+        condense(real, 7, method(), NETWORK, machine=CPU)
+    assert not trainings
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_selection_depends_on_the_seed_alone_and_leaves_the_global_generator(real, method, monkeypatch):
+    def chosen(seed):
+        features._LATEST.clear()
+        return condense(real, 5, method(feature_epochs=1), NETWORK, seed=seed, machine=CPU).record["indices"]
+
+    before = torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_read", lambda path, task: None)  # trained every time
+        first = chosen(0)
+        torch.rand(3)  # what ran before does not matter
+        again = chosen(0)
+    torch.set_rng_state(before)
+    assert first == again == chosen(0)  # the last from the file
+    assert torch.equal(torch.get_rng_state(), before)
+    assert any(chosen(seed) != first for seed in range(1, 4))
+
+
+@pytest.mark.parametrize(("network", "d"), [(NETWORK, 4 * 2 * 2), (MLP(), 128)])
+def test_features_are_what_the_last_layer_sees(real, network, d):
+    trained = whole_set_network(task(real, network=network), Recipe(epochs=1))
+    assert trained.features.dtype == torch.float32
+    assert trained.features.shape == (30, d)
+    with torch.no_grad():
+        logits = trained.network.eval()(real.normalised())
+        torch.testing.assert_close(trained.network[-1](trained.features), logits)
+
+
+def test_the_network_is_trained_on_all_normalised_images(real):
+    recipe, plain = Recipe(epochs=3), task(real).fresh_network()
+    trained = whole_set_network(task(real), recipe)
+    train(plain, real.normalised(), real.labels, recipe, task(real).stream("whole set order"), CPU)
+    torch.testing.assert_close(trained.network.state_dict(), plain.state_dict())
+
+
+def test_one_training_serves_every_method_and_ipc(real, trainings, cache):
+    for ipc in (1, 3):
+        for method in TRAINED:
+            condense(real, ipc, method(feature_epochs=2), NETWORK, machine=CPU)
+    assert len(trainings) == 1
+    again = whole_set_network(task(real), Herding(feature_epochs=2).feature_recipe(30))
+    assert again is whole_set_network(task(real, ipc=5), Herding(feature_epochs=2).feature_recipe(30))
+    features._LATEST.clear()  # another process
+    condense(real, 2, Herding(feature_epochs=2), NETWORK, machine=CPU)
+    assert len(trainings) == len(list(cache.iterdir())) == 1
+
+
+def test_another_setting_is_another_training(real, trainings):
+    other = ImageDataset.create(255 - real.images, real.labels, real.class_names)
+    whole_set_network(task(real), Recipe(epochs=1))
+    for changed, recipe in [
+        (task(other), Recipe(epochs=1)),
+        (task(real, seed=1), Recipe(epochs=1)),
+        (task(real, network=ConvNet(width=8, depth=2)), Recipe(epochs=1)),
+        (task(real), Recipe(epochs=2)),
+        (task(real), Recipe(epochs=1, learning_rate=0.1)),
+        (Task(real, 2, NETWORK, 0, replace(CPU, precision="float64")), Recipe(epochs=1)),
+    ]:
+        whole_set_network(changed, recipe)
+    assert len(trainings) == 7
+
+
+def test_what_the_file_holds_is_what_was_trained(real):
+    trained = whole_set_network(task(real), Recipe(epochs=2))
+    features._LATEST.clear()
+    found = whole_set_network(task(real), Recipe(epochs=2))
+    assert found is not trained
+    assert torch.equal(found.forgotten, trained.forgotten)
+    assert torch.equal(found.features, trained.features)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "rubbish", "other tensors", "no tensors"])
+def test_a_damaged_file_is_made_again(real, trainings, cache, damage):
+    trained = whole_set_network(task(real), Recipe(epochs=1))
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "empty": b"",
+            "no tensors": safetensors.torch.save({}),
+            "rubbish": b"\xff" * 100,
+            "other tensors": safetensors.torch.save(
+                {"forgotten": torch.zeros(30), "network.0.weight": torch.zeros(1)}
+            ),
+        }[damage]
+    )
+    features._LATEST.clear()
+    again = whole_set_network(task(real), Recipe(epochs=1))
+    assert len(trainings) == 2
+    assert torch.equal(again.features, trained.features)
+    assert path.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_only(real, cache):
+    cache.write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="will not be found again: "):
+        condense(real, 2, Herding(feature_epochs=1), NETWORK, machine=CPU)
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("DATACONDENSE_CACHE", "/here")
+    assert cache_folder() == Path("/here")
+    monkeypatch.delenv("DATACONDENSE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/there")
+    assert cache_folder() == Path("/there/datacondense")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache/datacondense"
+
+
+def convolutions_only(image_shape, classes):
+    return nn.Sequential(nn.Conv2d(image_shape[0], classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def with_dropout_and_batchnorm(image_shape, classes):
+    c, h, w = image_shape
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(c * h * w), nn.Dropout(), nn.Linear(c * h * w, classes))
+
+
+def test_a_network_without_a_linear_layer_is_refused_before_any_training(real, trainings):
+    with pytest.raises(UsageError, match=r"convolutions_only' has no nn\.Linear layer"):
+        condense(real, 2, Herding(), convolutions_only, machine=CPU)
+    assert not trainings
+
+
+def test_dropout_and_batchnorm_train_but_do_not_disturb_the_features(real):
+    before = torch.get_rng_state()
+    trained = whole_set_network(task(real, network=with_dropout_and_batchnorm), Recipe(epochs=2))
+    assert torch.equal(torch.get_rng_state(), before)
+    normalised = trained.network[1].eval()(real.normalised().flatten(1))
+    torch.testing.assert_close(trained.features, normalised.detach())
+    assert trained.network[1].num_batches_tracked == 2
+
+
+def test_a_training_that_diverges_is_an_error(real, cache):
+    with pytest.raises(DatacondenseError, match="--feature-learning-rate"):
+        condense(real, 2, KCenter(feature_learning_rate=1e30, feature_epochs=5), NETWORK, machine=CPU)
+    assert not cache.exists()
+
+
+def test_bfloat16_trains_nearly_the_same_float32_weights(real):
+    mixed, plain = (
+        whole_set_network(Task(real, 2, NETWORK, 0, replace(CPU, precision=name)), Recipe(epochs=30))
+        for name in ("bfloat16", "float32")
+    )
+    assert mixed.features.dtype == torch.float32
+    for name, start in task(real).fresh_network().state_dict().items():
+        a, b = mixed.network.state_dict()[name], plain.network.state_dict()[name]
+        assert a.dtype == torch.float32
+        assert 0 < (a - b).norm() < 0.2 * (b - start).norm() + 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"feature_epochs": 0}, {"feature_learning_rate": 0.0}])
+def test_settings_out_of_range(settings):
+    with pytest.raises(UsageError, match="must be"):
+        Herding(**settings)
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(60_000, 43), (50_000, 51), (1_437, 300), (10**9, 1)])
+def test_the_recipe_of_whole_sets_goes_by_updates(images, epochs):
+    assert Recipe.of_whole_set(images) == Recipe(epochs=epochs)
+
+
+def test_the_whole_set_is_evaluated_by_its_own_recipe_which_the_result_tells(tmp_path):
+    words = ["evaluate", "digits", "--whole", "--networks", "mlp", "--trials", "1", "--epochs", "9"]
+    assert main([*words, "--precision", "float32", "--json", str(tmp_path / "whole.json")]) == 0
+    result = json.loads((tmp_path / "whole.json").read_text())["mlp"]
+    assert result["condensed"]["method"]["name"] == "whole"
+    assert result["condensed"]["data"]["images"] == 1438
+    assert result["recipe"] == json.loads(json.dumps(asdict(replace(Recipe.of_whole_set(1438), epochs=9))))
