@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-")
 
 import jaxtyping
 import pytest

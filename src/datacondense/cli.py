@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -40,9 +40,18 @@ ImageColumn = Annotated[str | None, arg(help="The column with the images, where 
 LabelColumn = Annotated[str | None, arg(help="The column with the labels, where it is not clear.")]
 Resize = Annotated[str | None, arg(metavar="N|HxW", help="Bring every image to this size.")]
 Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1, mps.")]
+Compile = Annotated[
+    Literal["auto", "on", "off"],
+    arg(help="Compile what runs often; auto does where the work is long and there is a C++ compiler."),
+]
+Threads = Annotated[int | None, arg(help="Of PyTorch on a CPU; its own choice by default.")]
 Float = Annotated[
     Precision, arg(help="Of convolutions on real images; auto measures what this machine does best.")
 ]
+
+
+#: What --compile means to `Machine.detect`.
+_COMPILE = {"auto": None, "on": True, "off": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +129,8 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
         resize: Resize = None,
         device: Device = "auto",
         precision: Float = "auto",
+        compile: Compile = "auto",
+        threads: Threads = None,
     ) -> None:
         real = _load(data, image_column, label_column, resize, seed)
         folder = out or Path("runs") / f"{real.train.name}-{method}-ipc{ipc}-seed{seed}".replace("/", "-")
@@ -129,7 +140,7 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
             settings,
             parse_network(network),
             seed=seed,
-            machine=Machine.detect(device, precision),
+            machine=Machine.detect(device, precision, _COMPILE[compile], threads),
             out=folder,
             resume=resume,
             overwrite=overwrite,
@@ -169,6 +180,8 @@ def evaluate(
     resize: Resize = None,
     device: Device = "auto",
     precision: Float = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
 ) -> None:
     """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
     if json:
@@ -194,7 +207,7 @@ def evaluate(
         if real.train.fingerprint != about["data"]["fingerprint"]:
             print("note: these are not the real images that the set was condensed from", file=sys.stderr)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
-    machine = Machine.detect(device, precision)
+    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -93,6 +93,8 @@ def condense(
     network = network or ConvNet()
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
+    machine = machine.for_work(method.passes(task), *real.image_shape[1:])
+    task = replace(task, machine=machine)
     record = _record(task, method)
     run = _Run(Path(out), record) if out is not None else None
     if run:
@@ -145,6 +147,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "ipc": task.ipc,
         "seed": task.seed,
         "precision": task.machine.precision,
+        "compiled": task.machine.compile,
         "class_names": list(real.class_names),
         "mean": list(real.mean),
         "std": list(real.std),

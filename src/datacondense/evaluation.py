@@ -74,11 +74,17 @@ def evaluate(
         raise UsageError(
             f"the training images are {_shape(data)}, the test images {_shape(test)}; they must agree"
         )
-    accuracies = []
+    passes = trials * (recipe.epochs * len(data) + len(test) // 3)
+    machine = machine.for_work(passes, *data.image_shape[1:])
+    accuracies, module = [], None
     for trial in trange(trials, desc=f"evaluate {describe_network(network)}", unit="network",
                         dynamic_ncols=True, disable=not sys.stderr.isatty()):  # fmt: skip
         with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
-            fresh = machine.place(build_network(network, data.image_shape, data.classes)).train()
+            fresh = machine.place(build_network(network, data.image_shape, data.classes))
+            if machine.compile and module is not None:  # what is compiled belongs to the module
+                module.load_state_dict(fresh.state_dict())
+                fresh = module
+            module = fresh.train()
             generator = stream(seed, "evaluation order", trial)
             train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise)
         accuracies.append(accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise))

@@ -65,6 +65,15 @@ def require_new_file(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"cannot write to {path.parent}; it must be a folder that exists and may be written")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $DATACONDENSE_CACHE, else `datacondense` in $XDG_CACHE_HOME or
+    `~/.cache`.
+    """
+    if folder := os.environ.get("DATACONDENSE_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datacondense"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -1,23 +1,30 @@
-"""Machine: where tensors live and how precisely convolutions are computed. Detected, never assumed."""
+"""Machine: device, precision, compilation, piece sizes. Detected and measured, never assumed."""
 
 from __future__ import annotations
 
-import time
+import os
+import shutil
+import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from datacondense.calibration import calibration
 from datacondense.errors import UsageError
 
 Precision = Literal["auto", "bfloat16", "float32", "float64"]
+#: Images n c h w → logits n k.
+Forward = Callable[[Tensor], Tensor]
 
-#: How much faster bfloat16 must be before it is chosen: well above the noise of a measurement.
-_WORTHWHILE = 1.25
+#: Passes over a 32×32 image above which a run is longer than its compilation, several times over.
+_LONG = 200_000
 
 
 @dataclass(frozen=True)
@@ -26,26 +33,52 @@ class Machine:
 
     device: torch.device
     precision: Literal["bfloat16", "float32", "float64"]
-    """Of convolutions and matrix products on real images. Weights, synthetic images and their gradients are
-    float32 (float64 under float64)."""
+    """Of convolutions and matrix products on real images and in training. Weights, synthetic images and
+    their gradients are float32 (float64 under float64)."""
     micro_batch: int | None
     """Images in flight at once on the real side; None for the whole batch."""
+    compile: bool | None = False
+    """Compile what runs often; None: where the work is long enough to pay for it and there is a compiler."""
 
     @classmethod
-    def detect(cls, device: str = "auto", precision: Precision = "auto") -> Machine:
-        """The settings for this machine, with those given by name taken as they are.
+    def detect(
+        cls,
+        device: str = "auto",
+        precision: Precision = "auto",
+        compile: bool | None = None,
+        threads: int | None = None,
+    ) -> Machine:
+        """The settings for this machine, with those given taken as they are.
 
         `auto` takes a CUDA GPU when there is one, else the CPU, and bfloat16 where a short measurement shows
         that it is faster (processors with AMX or AVX-512 BF16, recent GPUs).
 
+        Args:
+            compile: see `Machine.compile`.
+            threads: of PyTorch, for this process; left as it is by default.
+
         Raises:
-            UsageError: an unknown or unavailable device.
+            UsageError: an unknown or unavailable device; threads below 1.
         """
         place = _device(device)
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"--threads must be at least 1; found {threads}")
+            torch.set_num_threads(threads)
+        best = calibration(place)
         if precision == "auto":
-            precision = "bfloat16" if bfloat16_speedup(place) > _WORTHWHILE else "float32"
-        # 32 images of 32×32 in 128 channels stay in a processor's cache; a GPU wants the whole batch.
-        return cls(place, precision, 32 if place.type == "cpu" else None)
+            precision = "bfloat16" if best.bfloat16 else "float32"
+        return cls(place, precision, best.micro_batch if place.type == "cpu" else None, compile)
+
+    def for_work(self, images: int, height: int, width: int) -> Machine:
+        """This machine with compilation decided, for so many forward and backward passes over images.
+
+        The decision depends on the work and the machine alone, never on time, so equal runs stay equal.
+        """
+        if self.compile is not None:
+            return self
+        long = images * height * width >= _LONG * 32 * 32
+        return replace(self, compile=long and self.precision != "float64" and _compiler() is not None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,6 +95,54 @@ class Machine:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    def forward(self, network: nn.Module, batch_size: int | None) -> Forward:
+        """The network's forward pass in this machine's precision, compiled for batches of `batch_size`.
+
+        Other sizes (the rest of a class, of a test set) run eagerly: shapes that change would be compiled
+        again and again. The graph belongs to the module, so weights must be re-drawn in place.
+        """
+        compiled = _compiled(network) if self.compile else network
+
+        def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+            fast = len(images) == batch_size
+            with self.autocast():
+                logits: Tensor = (compiled if fast else network)(images)
+            return logits.to(images.dtype)
+
+        return run
+
+
+_COMPILED: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
+
+
+def _compiled(network: nn.Module) -> Forward:
+    """`network` compiled, once per module; as it is, with one line that says so, if compilation fails."""
+    if network not in _COMPILED:
+        attempt = torch.compile(network, dynamic=False)
+        works: list[bool] = []
+
+        def run(images: Tensor) -> Tensor:
+            if works == [False]:
+                return network(images)  # type: ignore[no-any-return]
+            try:
+                logits = attempt(images)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                warnings.warn(f"running without compilation, several times slower: {reason}", stacklevel=2)
+                works[:] = [False]
+                return network(images)  # type: ignore[no-any-return]
+            return logits  # type: ignore[no-any-return]
+
+        _COMPILED[network] = run
+    return _COMPILED[network]
+
+
+@cache
+def _compiler() -> str | None:
+    """The C++ compiler that `torch.compile` needs on a CPU, if there is one."""
+    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
 
 def _device(name: str) -> torch.device:
     if name == "auto":
@@ -75,21 +156,3 @@ def _device(name: str) -> torch.device:
             f"device '{name}' cannot be used here ({reason}); try --device auto or cpu"
         ) from None
     return device
-
-
-@cache
-def bfloat16_speedup(device: torch.device) -> float:
-    """How many times faster a convolution and its backward pass run in bfloat16 than in float32."""
-    seconds = [_convolution_seconds(device, dtype) for dtype in (torch.float32, torch.bfloat16)]
-    return seconds[0] / seconds[1]
-
-
-def _convolution_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    images = torch.zeros(16, 64, 16, 16, device=device, dtype=dtype)
-    weight = torch.zeros(64, 64, 3, 3, device=device, dtype=dtype, requires_grad=True)
-    best = float("inf")
-    for _ in range(6):  # the first pays for set-up
-        start = time.perf_counter()
-        torch.autograd.grad(F.conv2d(images, weight, padding=1).sum(), weight)[0].sum().item()
-        best = min(best, time.perf_counter() - start)
-    return best

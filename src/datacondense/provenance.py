@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from datacondense.hardware import hardware
 from datacondense.machine import Machine
 
 
@@ -34,26 +35,10 @@ def provenance(machine: Machine) -> dict[str, Any]:
         "command": _command(),
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "hardware": hardware(machine),
+        "hardware": hardware(machine.device),
         "precision": machine.precision,
         "versions": versions(),
     }
-
-
-def hardware(machine: Machine) -> str:
-    """The processor with its cores, or the GPU."""
-    if machine.device.type == "cuda":
-        return torch.cuda.get_device_name(machine.device)
-    return f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _command() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import cycle
 from typing import Any
@@ -95,7 +94,6 @@ def train(
     *,
     prepare: Prepare | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    precision: AbstractContextManager[object] | None = None,
     observe: Observe | None = None,
 ) -> None:
     """Train `network` in place, in the mode (train or eval) that it is in.
@@ -104,19 +102,18 @@ def train(
         images: normalised, or what `prepare` normalises batch by batch.
         generator: for the order of the images and their augmentation.
         optimizer: to go on with, its momentum kept; a fresh one by default.
-        precision: a context for the forward passes, such as `machine.autocast()`.
         observe: is called with every batch: the positions of its images, and their logits before the update.
     """
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
+    forward = machine.forward(network, min(n, recipe.batch_size))
     for epoch in range(recipe.epochs):
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
             part = _prepared(images[batch], prepare, machine)
-            with precision or nullcontext():
-                output = network(augment(part, recipe.augmentation, generator)).to(part.dtype)
+            output = forward(augment(part, recipe.augmentation, generator))
             if observe:
                 observe(batch, output.detach())
             loss = F.cross_entropy(output, labels[batch].to(machine.device))
@@ -137,8 +134,9 @@ def predict(
     """The logits of every image, computed in evaluation mode; the network's mode is restored."""
     mode = network.training
     network.eval()
-    with machine.autocast():
-        outputs = [network(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
+    batch_size = machine.micro_batch or batch_size
+    forward = machine.forward(network, batch_size)
+    outputs = [forward(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
     network.train(mode)
     return torch.cat(outputs).cpu()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,13 +21,13 @@ def network_gradient(
     labels: Int[Tensor, " n"],
     *,
     micro_batch: int | None = None,
-    precision: AbstractContextManager[object] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[Tensor, ...], ...]:
     """∇θ of the mean cross-entropy over a batch: one tensor per trainable parameter, zero where unused.
 
     Arguments as for `loss_and_gradient`.
     """
-    return loss_and_gradient(network, images, labels, micro_batch=micro_batch, precision=precision)[1]
+    return loss_and_gradient(network, images, labels, micro_batch=micro_batch, forward=forward)[1]
 
 
 def loss_and_gradient(
@@ -36,7 +36,7 @@ def loss_and_gradient(
     labels: Int[Tensor, " n"],
     *,
     micro_batch: int | None = None,
-    precision: AbstractContextManager[object] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
     """The mean cross-entropy over a batch and its ∇θ.
 
@@ -45,15 +45,14 @@ def loss_and_gradient(
         micro_batch: how many images are in flight at once. The mean is the same whatever it is, as long as no
             layer mixes the images of a batch (frozen BatchNorm does not; BatchNorm in training mode does, and
             then needs None). Small pieces stay in the processor's cache.
-        precision: a context for the forward passes, such as `torch.autocast`.
+        forward: computes what `network` computes, in another way: `Machine.forward`.
     """
     parameters = list(trainable(network).values())
     total = [torch.zeros_like(p) for p in parameters]
     mean = total[0].new_zeros(())
     step = micro_batch or len(images)
     for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
-        with precision or nullcontext():
-            output = network(part)
+        output = (forward or network)(part)
         loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
         mean += loss.detach()
         for sum_, gradient in zip(

@@ -11,7 +11,7 @@ Only the weights of every step are kept.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +31,7 @@ def unrolled_gradient(
     real_labels: Int[Tensor, " m"],
     *,
     micro_batch: int | None = None,
-    precision: AbstractContextManager[object] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"], Float[Tensor, " t"]]:
     """The loss on real images after training on synthetic ones, and its gradients in images and step sizes.
 
@@ -44,7 +44,7 @@ def unrolled_gradient(
             and no layer may draw random numbers.
         images, real: normalised.
         step_sizes: η_0..η_{T−1}.
-        micro_batch, precision: of the pass over the real images; see `loss_and_gradient`.
+        micro_batch, forward: of the pass over the real images; see `loss_and_gradient`.
     """
     parameters = trainable(network)
     batches = list(zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True))
@@ -54,9 +54,7 @@ def unrolled_gradient(
         gradient = network_gradient(network, *batches[t % len(batches)])
         for p, g in zip(parameters.values(), gradient, strict=True):
             p.data -= size * g
-    loss, adjoint = loss_and_gradient(
-        network, real, real_labels, micro_batch=micro_batch, precision=precision
-    )
+    loss, adjoint = loss_and_gradient(network, real, real_labels, micro_batch=micro_batch, forward=forward)
     image_gradient = torch.zeros_like(images)
     gradients = torch.split(image_gradient, batch_size)  # views
     for t in reversed(range(len(sizes))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -37,6 +38,21 @@ class Task:
         with global_stream(self.seed, "network weights", *steps):
             network = build_network(self.network, self.real.image_shape, self.real.classes)
         return self.machine.place(network)
+
+    def redrawn_network(self, *steps: int) -> nn.Module:
+        """As `fresh_network`, but the weights are drawn into one and the same module, which keeps what was
+        compiled for it: the network returned before changes.
+        """
+        fresh = self.fresh_network(*steps)
+        if not self.machine.compile:
+            return fresh
+        self._module.load_state_dict(fresh.state_dict())
+        self._module.zero_grad()
+        return self._module
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        return self.fresh_network()
 
     def real_images(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """The real images at `indices`, normalised, on the machine's device."""
@@ -73,6 +89,10 @@ class Method(ABC):
     @abstractmethod
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
+
+    def passes(self, task: Task) -> int:
+        """About how many images go forward and backward through the network in all: is it worth compiling?"""
+        return 0
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """How networks are to be trained on the result `state`: the paper's recipe, unless one is learned."""

@@ -105,18 +105,23 @@ class DatasetDistillation(Method):
         real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(machine.device)
         loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
         for j in range(self.networks_per_iteration):
-            network = task.fresh_network(k if self.weights == "random" else 0, j)
+            network = task.redrawn_network(k if self.weights == "random" else 0, j)
             freeze_batchnorm(network, real)
             value, by_image, by_step_size = unrolled_gradient(
                 network, state.images, state.labels.to(machine.device), F.softplus(sizes),
                 self._batch_size(task), real, real_labels,
-                micro_batch=machine.micro_batch, precision=machine.autocast(),
+                micro_batch=machine.micro_batch, forward=machine.forward(network, machine.micro_batch),
             )  # fmt: skip
             loss += float(value) / self.networks_per_iteration
             gradients["images"] += by_image / self.networks_per_iteration
             gradients["sizes"] += by_step_size * sizes.sigmoid() / self.networks_per_iteration
         state = self._updated(state, gradients, k)
         return state, {"loss": loss, "step size": float(F.softplus(state.extra["sizes"]).mean())}
+
+    def passes(self, task: Task) -> int:
+        """Each step of the unroll goes over its images three times."""
+        unrolled = 3 * self.unroll_epochs * task.ipc * task.real.classes
+        return self.iterations * self.networks_per_iteration * (self.real_batch + unrolled)
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """Plain gradient descent by the learned step sizes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.files import write_atomically
+from datacondense.files import cache_folder, write_atomically
 from datacondense.methods.base import Selection, Task
 from datacondense.networks import describe_network
 from datacondense.provenance import versions
@@ -52,6 +51,10 @@ class TrainedSelection(Selection):
     def trained(self, task: Task) -> WholeSetNetwork:
         """The network for `task`, trained or found in the cache."""
         return whole_set_network(task, self.feature_recipe(len(task.real)))
+
+    def passes(self, task: Task) -> int:
+        """The training on the whole set."""
+        return self.feature_recipe(len(task.real)).epochs * len(task.real)
 
     def feature_recipe(self, images: int) -> Recipe:
         """How the network is trained on a whole set of so many images."""
@@ -142,13 +145,6 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
     return _LATEST[key]
 
 
-def cache_folder() -> Path:
-    """$DATACONDENSE_CACHE, else `datacondense` in $XDG_CACHE_HOME or in `~/.cache`."""
-    if folder := os.environ.get("DATACONDENSE_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datacondense"
-
-
 #: The network used last, by the hash of its settings: runs of several methods and ipc come one after another.
 _LATEST: dict[str, WholeSetNetwork] = {}
 
@@ -189,7 +185,6 @@ def _train(task: Task, recipe: Recipe) -> WholeSetNetwork:
             task.stream("whole set order"),
             machine,
             prepare=real.normalise,
-            precision=machine.autocast(),
             observe=observe,
         )
     if not all(parameter.isfinite().all() for parameter in network.parameters()):

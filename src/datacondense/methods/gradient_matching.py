@@ -79,6 +79,13 @@ class GradientMatching(Method):
         """K."""
         return self.iterations
 
+    def passes(self, task: Task) -> int:
+        """The real batches, and the epochs over S."""
+        outer_steps, epochs = self._loops(task.ipc)
+        real = sum(min(self.real_batch, len(members)) for members in task.real.indices_by_class)
+        synthetic = task.ipc * task.real.classes
+        return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
+
     def init(self, task: Task) -> State:
         """S before the first iteration, and its momentum."""
         labels = balanced_labels(task)
@@ -106,7 +113,7 @@ class GradientMatching(Method):
             decay_factor=1.0,
             batch_size=self.network_batch,
         )
-        network = task.fresh_network(k)
+        network = task.redrawn_network(k)
         optimizer = inner.optimizer(network)
         distance = 0.0
         for t in range(outer_steps):
@@ -125,12 +132,12 @@ class GradientMatching(Method):
         machine, learning_rate = task.machine, self._image_learning_rate(task)
         images, momentum = state.images.clone(), state.extra["momentum"].clone()
         labels = state.labels.to(machine.device)
-        distance = 0.0
+        forward, distance = machine.forward(network, machine.micro_batch), 0.0
         for c in range(task.real.classes):
             real = task.real_batch(c, self.real_batch, k, t)
             target = torch.full((len(real),), c, device=machine.device)
             real_gradient = network_gradient(
-                network, real, target, micro_batch=machine.micro_batch, precision=machine.autocast()
+                network, real, target, micro_batch=machine.micro_batch, forward=forward
             )
             mine = slice(c * task.ipc, (c + 1) * task.ipc)
             for step in range(self.image_steps):
