@@ -1,0 +1,80 @@
+"""Compiled passes against plain ones, compiled once; and what happens where nothing can be compiled."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch._dynamo.exc import InternalTorchDynamoError
+from torch._dynamo.utils import counters
+
+from conftest import toy_dataset
+from datacondense import ConvNet, GradientMatching, Machine, Recipe, condense, evaluate, machine
+from datacondense.machine import _compiler
+
+pytestmark = [
+    pytest.mark.usefixtures("untouched_random_state"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # PyTorch's own, while it compiles
+]
+needs_compiler = pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler")
+
+PLAIN = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=False)
+COMPILED = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=True)
+NETWORK = ConvNet(width=4, depth=1)
+
+
+@needs_compiler
+def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
+    method = GradientMatching(iterations=3, outer_steps=2, network_epochs=2)
+    plain = condense(toy_dataset(), 2, method, NETWORK, machine=PLAIN).images
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = condense(toy_dataset(), 2, method, NETWORK, machine=COMPILED).images
+    # Two shapes: pieces of the real batches (8 of 20 images), and the whole of S (6) in the inner loop;
+    # nothing more for three networks, three classes and two matchings.
+    assert counters["stats"]["unique_graphs"] == 2
+    assert (compiled - plain).norm() <= 1e-4 * plain.norm()
+
+
+@needs_compiler
+def test_compiled_evaluation_agrees_and_networks_are_fresh() -> None:
+    train, test = toy_dataset(24), toy_dataset(60, seed=1)
+    recipe = Recipe(epochs=2)
+    scores = [
+        evaluate(train, test, NETWORK, trials=3, recipe=recipe, machine=machine).accuracies
+        for machine in (PLAIN, COMPILED)
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=2 / 60)
+    assert len(set(scores[1])) > 1
+
+
+def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(network, **settings):
+        def run(images):
+            raise InternalTorchDynamoError("no compiler here\nand much more")
+
+        return run
+
+    method = GradientMatching(iterations=2, outer_steps=1)
+    plain = condense(toy_dataset(), 1, method, NETWORK, machine=PLAIN).images
+    monkeypatch.setattr(torch, "compile", fails)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        other = condense(toy_dataset(), 1, method, NETWORK, machine=COMPILED).images
+    assert torch.equal(plain, other)
+    messages = [str(warning.message) for warning in caught if "compilation" in str(warning.message)]
+    assert messages == ["running without compilation, several times slower: no compiler here"]
+
+
+def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_compiler", lambda: "c++")
+    undecided = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=None)
+    assert not undecided.for_work(100_000, 8, 8).compile
+    assert undecided.for_work(1_000_000, 28, 28).compile
+    assert not Machine(torch.device("cpu"), "float64", 8, compile=None).for_work(10**9, 28, 28).compile
+    assert not PLAIN.for_work(10**9, 28, 28).compile
+    monkeypatch.setattr(machine, "_compiler", lambda: None)
+    assert not undecided.for_work(10**9, 28, 28).compile
