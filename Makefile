@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint benchmark clean
 
 demo: .venv/user
 	$(BIN)/python examples/demo.py
@@ -16,6 +16,9 @@ lint: .venv/developer
 	$(BIN)/ruff check src tests examples
 	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
+
+benchmark: .venv/user
+	$(BIN)/datacondense benchmark
 
 .venv/user: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.benchmark import benchmark as measure
 from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated
 from datacondense.condensing import condense as condense_dataset
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "condense": _condense_with(_method_named_in(arguments)),
                 "evaluate": evaluate,
                 "show": show,
+                "benchmark": benchmark,
                 "list": list_known,
             },
             prog="datacondense",
@@ -241,6 +243,28 @@ def show(
     require_new_file(out, overwrite=overwrite)
     write_atomically(out, png(picture(condensed.data, columns=columns)))
     print(out)
+
+
+def benchmark(
+    *,
+    repeats: Annotated[int, arg(help="Runs of each part; their median counts.")] = 5,
+    json: Annotated[
+        Path | None, arg(metavar="FILE", help="Write the timings and circumstances there.")
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    device: Device = "auto",
+    precision: Float = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
+) -> None:
+    """Time condensing and evaluation against a plain implementation, side by side."""
+    if json:
+        require_new_file(json, overwrite=overwrite)
+    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+    # A whole run is long: what is timed is what it would do.
+    result = measure(machine.for_work(10**6, 32, 32), repeats=repeats)
+    if json:
+        write_json(json, result)
 
 
 def list_known() -> None:

@@ -142,7 +142,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
     real = task.real
     return {
         "schema": SCHEMA,
-        "method": {"name": method.name, "settings": asdict(method)},
+        "method": {"name": method.name, "settings": asdict(method), "reference": method.reference},
         "network": describe_network(task.network),
         "ipc": task.ipc,
         "seed": task.seed,

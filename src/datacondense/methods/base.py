@@ -80,6 +80,8 @@ class Method(ABC):
 
     name: ClassVar[str]
     """On the command line and in records."""
+    reference: ClassVar[str]
+    """Who published it: for the card of what it makes."""
 
     @property
     @abstractmethod

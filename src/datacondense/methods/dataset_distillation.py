@@ -41,6 +41,9 @@ class DatasetDistillation(Method):
     """
 
     name: ClassVar[str] = "dataset-distillation"
+    reference: ClassVar[str] = (
+        "T. Wang, J.-Y. Zhu, A. Torralba, A. A. Efros, *Dataset Distillation*, arXiv 1811.10959."
+    )
 
     iterations: int = 23_600
     """Real minibatches: 400 epochs of MNIST (of CIFAR-10, 19,600)."""

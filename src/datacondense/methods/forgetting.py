@@ -23,6 +23,10 @@ class Forgetting(TrainedSelection):
     """
 
     name: ClassVar[str] = "forgetting"
+    reference: ClassVar[str] = (
+        "M. Toneva et al., *An Empirical Study of "
+        "Example Forgetting during Deep Neural Network Learning*, ICLR 2019."
+    )
 
     def choose(self, task: Task) -> Int[Tensor, " n"]:
         """`most_forgotten` for every class."""

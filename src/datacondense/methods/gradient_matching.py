@@ -39,6 +39,9 @@ class GradientMatching(Method):
     """
 
     name: ClassVar[str] = "gradient-matching"
+    reference: ClassVar[str] = (
+        "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021."
+    )
 
     iterations: int = 1000
     """K: networks drawn, one per iteration."""

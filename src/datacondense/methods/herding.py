@@ -18,6 +18,10 @@ class Herding(TrainedSelection):
     """Chooses, class by class, the images whose mean feature follows that of the class (Welling 2009)."""
 
     name: ClassVar[str] = "herding"
+    reference: ClassVar[str] = (
+        "M. Welling, *Herding Dynamical Weights to Learn*, ICML "
+        "2009; S.-A. Rebuffi et al., *iCaRL*, CVPR 2017."
+    )
 
     def choose(self, task: Task) -> Int[Tensor, " n"]:
         """`herd` for every class."""

@@ -18,6 +18,10 @@ class KCenter(TrainedSelection):
     """Chooses, class by class, images that leave none far from a chosen one (Sener, Savarese 2018)."""
 
     name: ClassVar[str] = "k-center"
+    reference: ClassVar[str] = (
+        "O. Sener, S. Savarese, *Active Learning for "
+        "Convolutional Neural Networks: A Core-Set Approach*, ICLR 2018."
+    )
 
     def choose(self, task: Task) -> Int[Tensor, " n"]:
         """`spread` for every class."""

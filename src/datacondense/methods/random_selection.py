@@ -17,6 +17,7 @@ class RandomSelection(Selection):
     """Chooses ipc images of each class uniformly, without replacement."""
 
     name: ClassVar[str] = "random"
+    reference: ClassVar[str] = "random selection, without replacement."
 
     def choose(self, task: Task) -> Int[Tensor, " n"]:
         """A draw of its own for every class."""

@@ -58,7 +58,7 @@ Scores with another recipe may differ much: `datacondense evaluate FOLDER` uses 
 
 Condensing network: `{network}`. Seed: {seed}. SHA-256 of the real data: `{fingerprint}`.
 
-Method: B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.
+Method: {reference}
 """
 
 
@@ -74,6 +74,7 @@ def card(condensed: CondensedDataset) -> str:
         classes=data.classes,
         version=record["versions"]["datacondense"],
         method=record["method"]["name"],
+        reference=record["method"]["reference"],
         real_n=record["data"]["images"],
         mean=_numbers(data.mean),
         std=_numbers(data.std),

@@ -1,0 +1,209 @@
+"""How much faster we are than the plain loop: both in one process, in turn, on equal data and weights."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from datacondense.data.images import ImageDataset, ImageShape
+from datacondense.machine import Machine
+from datacondense.matching import gradient_distance, network_gradient, pull_back
+from datacondense.methods import Task
+from datacondense.networks import ConvNet
+from datacondense.provenance import provenance
+from datacondense.randomness import stream
+from datacondense.training import Recipe, predict, train
+
+CLASSES, REAL_BATCH, TESTED = 10, 256, 1000
+SHAPES: dict[str, ImageShape] = {"CIFAR-10": (3, 32, 32), "MNIST": (1, 28, 28)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of work, done both ways."""
+
+    plain: Callable[[], object]
+    ours: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of the seconds that a part takes, and what the first run of ours took."""
+
+    plain: float
+    ours: float
+    first: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is."""
+        return self.plain / self.ours
+
+
+def benchmark(machine: Machine, *, repeats: int = 5, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """Time every part of condensing and evaluation with the paper's ConvNet, in both ways.
+
+    The whole iterations and the evaluation are composed from the medians of their parts, which are
+    measured: an iteration at ipc 1 is 10 classes' real gradients and image gradients; at ipc 10 there are 10
+    matchings and 9 inner loops of 50 epochs; an evaluation is 300 epochs on 100 images and 10,000 tested.
+
+    Returns:
+        Medians, ratios and shares of the attainable rate, with the circumstances, as JSON can hold them.
+    """
+    result: dict[str, Any] = {"run": provenance(machine), "repeats": repeats, "shapes": {}}
+    rate = attainable_rate(machine)
+    report(f"{result['run']['hardware']}, {machine.precision}, micro-batch {machine.micro_batch}, "
+           f"convolutions at {rate / 1e9:,.0f} GFLOP/s")  # fmt: skip
+    report(f"{'seconds (medians)':<48} {'plain':>9} {'ours':>9} {'ratio':>6}   {'ours first':>10}")
+    for name, shape in SHAPES.items():
+        timings = {part: _timed(work, repeats) for part, work in parts(shape, machine).items()}
+        timings |= composed(timings)
+        flops = 10 * (REAL_BATCH + 6) * pass_flops(shape)
+        share = flops / rate / timings["one iteration, ipc 1"].ours
+        for part, timing in timings.items():
+            first = f"{timing.first:10.1f}" if timing.first else ""
+            label = f"{name}: {part}"
+            report(f"{label:<48} {timing.plain:9.3f} {timing.ours:9.3f} {timing.ratio:6.1f}   {first}")
+        report(f"{name}: one iteration at ipc 1 runs at {share:.0%} of the rate of convolutions alone")
+        result["shapes"][name] = {
+            "parts": {part: {**vars(timing), "ratio": timing.ratio} for part, timing in timings.items()},
+            "share of attainable": share,
+        }
+    return result
+
+
+def parts(shape: ImageShape, machine: Machine) -> dict[str, Part]:
+    """What is timed, on random images of `shape` and one drawn network."""
+    g = stream(0, "benchmark")
+    images = torch.randint(0, 256, (1500, *shape), generator=g, dtype=torch.uint8)
+    real = ImageDataset.create(images, torch.arange(1500) % CLASSES, name="random")
+    plain_machine = replace(machine, precision="float32", micro_batch=None, compile=False)
+    task, plain_task = (Task(real, 10, ConvNet(), 0, m) for m in (machine, plain_machine))
+    network, plain_network = task.fresh_network(0), plain_task.fresh_network(0)
+    one = real.normalised(torch.arange(REAL_BATCH)).to(machine.device)
+    labels = torch.zeros(REAL_BATCH, dtype=torch.int64, device=machine.device)
+    forward = machine.forward(network, machine.micro_batch or REAL_BATCH)
+    goal = network_gradient(plain_network, one, labels)
+    synthetic = torch.randn(100, *shape, generator=g).to(machine.device)
+    targets = (torch.arange(100) // 10).to(machine.device)
+    inner = Recipe(epochs=5, momentum=0.5, weight_decay=0.0, decay_factor=1.0)
+    tested = images[:TESTED]
+
+    def matched(ipc: int) -> Part:
+        s, y = synthetic[:ipc], targets[:ipc]
+        return Part(
+            lambda: plain_image_gradient(plain_network, s, y, goal), lambda: pull_back(network, s, y, goal)
+        )
+
+    return {
+        "real gradient, 256 images": Part(
+            lambda: network_gradient(plain_network, one, labels),
+            lambda: network_gradient(network, one, labels, micro_batch=machine.micro_batch, forward=forward),
+        ),
+        "image gradient, 1 image": matched(1),
+        "image gradient, 10 images": matched(10),
+        "5 epochs on 100 images": Part(
+            lambda: plain_epochs(plain_network, synthetic, targets, inner),
+            lambda: train(network, synthetic, targets, inner, stream(0, "order"), machine),
+        ),
+        "test of 1,000 images": Part(
+            lambda: plain_test(plain_network, real.normalise(tested).to(machine.device)),
+            lambda: predict(network, tested, machine, prepare=real.normalise),
+        ),
+    }
+
+
+def composed(parts: dict[str, Timing]) -> dict[str, Timing]:
+    """The whole pieces of work, from the medians of their parts."""
+
+    def total(counts: dict[str, int]) -> Timing:
+        plain = sum(parts[part].plain * count for part, count in counts.items())
+        return Timing(plain, sum(parts[part].ours * count for part, count in counts.items()), 0.0)
+
+    real, one, ten, epochs, test = parts
+    return {
+        "one iteration, ipc 1": total({real: CLASSES, one: CLASSES}),
+        "one iteration, ipc 10": total({real: 10 * CLASSES, ten: 10 * CLASSES, epochs: 9 * 50 // 5}),
+        "evaluation, 300 epochs, 10,000 tested": total({epochs: 300 // 5, test: 10_000 // TESTED}),
+    }
+
+
+def plain_image_gradient(
+    network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], goal: tuple[Tensor, ...]
+) -> Float[Tensor, "n c h w"]:
+    """By double backward, as other tools do it."""
+    x = images.detach().requires_grad_()
+    loss = F.cross_entropy(network(x), labels)
+    gradient = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+    return torch.autograd.grad(gradient_distance(gradient, goal), x)[0]
+
+
+def plain_epochs(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    """Training through a DataLoader, eagerly, in float32."""
+    optimizer = recipe.optimizer(network)
+    order = stream(0, "order")
+    loader = DataLoader(TensorDataset(images, labels), recipe.batch_size, shuffle=True, generator=order)
+    for _ in range(recipe.epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+
+
+@torch.no_grad()
+def plain_test(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """Eagerly, in float32, in batches of 256."""
+    return [network(part).argmax(1) for part in images.split(256)]
+
+
+def attainable_rate(machine: Machine) -> float:
+    """FLOP/s of the ConvNet's middle convolution, forward and backward, alone and in its best layout."""
+    dtype = torch.bfloat16 if machine.precision == "bfloat16" else torch.float32
+    size = machine.micro_batch or REAL_BATCH
+    best = float("inf")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = torch.zeros(size, 128, 16, 16, device=machine.device, dtype=dtype).to(memory_format=layout)
+        weight = torch.zeros(128, 128, 3, 3, device=machine.device, dtype=dtype).to(memory_format=layout)
+        images.requires_grad_()
+        weight.requires_grad_()
+        upstream = torch.zeros_like(images)
+
+        def work(images: Tensor = images, weight: Tensor = weight, upstream: Tensor = upstream) -> None:
+            output = F.conv2d(images, weight, padding=1)
+            torch.autograd.grad(output, (images, weight), upstream)
+
+        best = min(best, *(_seconds(work) for _ in range(8)))
+    return 3 * 2 * size * 16 * 16 * 128 * 128 * 9 / best
+
+
+def pass_flops(shape: ImageShape) -> float:
+    """Floating-point operations of the ConvNet on one image, forward and backward in the weights."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        ConvNet()(shape, CLASSES)(torch.zeros(1, *shape)).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def _timed(part: Part, repeats: int) -> Timing:
+    part.plain()
+    first = _seconds(part.ours)
+    pairs = [(_seconds(part.plain), _seconds(part.ours)) for _ in range(repeats)]
+    plain, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Timing(plain, ours, first)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

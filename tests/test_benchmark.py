@@ -1,0 +1,57 @@
+"""The benchmark compares like with like: both ways compute the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from datacondense import Machine, benchmark, cli
+from datacondense.benchmark import Part, Timing, composed, parts
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "REAL_BATCH", 4)
+    monkeypatch.setattr(benchmark, "TESTED", 20)
+    monkeypatch.setattr(benchmark, "SHAPES", {"tiny": (1, 8, 8)})
+
+
+def test_plain_and_ours_compute_the_same() -> None:
+    timed = parts((1, 8, 8), Machine(torch.device("cpu"), "float32", micro_batch=3))
+    for name in ("real gradient, 256 images", "test of 1,000 images"):
+        plain, ours = timed[name].plain(), timed[name].ours()
+        if name.startswith("test"):
+            assert torch.equal(torch.cat(plain), ours.argmax(1))
+        else:
+            assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, ours, strict=True))
+    for name in ("image gradient, 1 image", "image gradient, 10 images"):
+        plain, (_, ours) = timed[name].plain(), timed[name].ours()
+        assert (plain - ours).norm() <= 1e-3 * plain.norm()
+
+
+def test_whole_pieces_are_sums_of_their_parts() -> None:
+    names = parts((1, 8, 8), Machine(torch.device("cpu"), "float32", micro_batch=3))
+    assert all(isinstance(part, Part) for part in names.values())
+    timings = {
+        name: Timing(plain, 1.0, 0.0) for name, plain in zip(names, (1.0, 2.0, 3.0, 5.0, 7.0), strict=True)
+    }
+    whole = composed(timings)
+    assert whole["one iteration, ipc 1"].plain == 10 * 1 + 10 * 2
+    assert whole["one iteration, ipc 10"].plain == 100 * 1 + 100 * 3 + 9 * 10 * 5
+    assert whole["evaluation, 300 epochs, 10,000 tested"].plain == 60 * 5 + 500 * 7
+    assert whole["one iteration, ipc 1"].ratio == 30 / 20
+
+
+def test_the_command_prints_ratios_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "timings.json"
+    arguments = ["--repeats", "1", "--precision", "float32", "--compile", "off", "--json", str(file)]
+    assert cli.main(["benchmark", *arguments]) == 0
+    assert "tiny: one iteration, ipc 10" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert result["run"]["hardware"]
+    assert result["shapes"]["tiny"]["parts"]["one iteration, ipc 1"]["ratio"] > 0
+    assert result["shapes"]["tiny"]["share of attainable"] > 0
