@@ -56,6 +56,7 @@ def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.C
         assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 2)
         assert result["recipe"]["epochs"] == 300
         assert result["run"].keys() >= {"command", "commit", "hardware", "seconds", "seed", "date"}
+        assert result["condensed"]["run"].keys() >= {"command", "commit", "hardware", "seconds", "iterations"}
     picture = tmp_path / "digits.png"
     assert main(["show", str(artifact), "--out", str(picture)]) == 0
     with Image.open(picture) as drawn:

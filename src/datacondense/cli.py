@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.benchmark import benchmark as measure
 from datacondense.condensed import CondensedDataset
-from datacondense.condensing import Terminated
+from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
 from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, unknown_name
@@ -203,7 +203,7 @@ def evaluate(
         }
     else:
         training = CondensedDataset.load(folder)
-        recipe, about = training.recipe, training.record
+        recipe, about = training.recipe, training.record | {"run": run_result(folder)}
         # The seed that condensed also set the test images of a folder without a test split aside.
         real = _load(data or training.data.name, image_column, label_column, resize, about["seed"])
         if real.train.fingerprint != about["data"]["fingerprint"]:

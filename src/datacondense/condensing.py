@@ -137,6 +137,18 @@ def condense(
     return condensed
 
 
+def run_result(folder: Path) -> dict[str, Any] | None:
+    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DatacondenseError(f"{path} cannot be read ({error}); remove it to go on without it") from None
+    return result
+
+
 def _record(task: Task, method: Method) -> dict[str, Any]:
     """Everything that determines the images."""
     real = task.real

@@ -74,7 +74,10 @@ def card(condensed: CondensedDataset) -> str:
         classes=data.classes,
         version=record["versions"]["datacondense"],
         method=record["method"]["name"],
-        reference=record["method"]["reference"],
+        reference=record["method"].get(
+            "reference",
+            "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.",
+        ),
         real_n=record["data"]["images"],
         mean=_numbers(data.mean),
         std=_numbers(data.std),
