@@ -1,0 +1,38 @@
+"""Numbers in the README are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from datacondense import Score
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "results").rglob("*.json"))
+
+
+def accuracies(*names: str) -> tuple[float, ...]:
+    files = [json.loads((ROOT / "results" / "mnist-ipc1" / name).read_text()) for name in names]
+    return tuple(accuracy for file in files for accuracy in file["convnet"]["accuracies"])
+
+
+def test_the_readme_reports_mnist_as_measured() -> None:
+    readme = (ROOT / "README.md").read_text()
+    condensed = Score(accuracies("gradient-matching-seed0.json"))
+    random = Score(accuracies(*(f"random-seed{seed}.json" for seed in range(5))))
+    assert f"| gradient matching | {condensed} |" in readme
+    assert f"| random real images | {random} |" in readme
+    assert condensed.mean >= 0.905
+    assert abs(random.mean - 0.649) <= 0.035
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_every_result_says_where_it_comes_from(path: Path) -> None:
+    text = path.read_text()
+    assert "/home/" not in text
+    for result in json.loads(text).values():
+        for run in (result["run"], result["condensed"].get("run")):
+            assert run is None or (run["commit"] and not run["commit"].endswith("-dirty"))
+            assert run is None or run.keys() >= {"command", "hardware", "seconds", "date", "versions"}
