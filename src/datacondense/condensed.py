@@ -19,6 +19,8 @@ from datacondense.data.hub import quiet_datasets
 from datacondense.data.images import ImageDataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import write_atomically
+from datacondense.report.card import card
+from datacondense.report.picture import picture, png, to_pil
 from datacondense.training import Recipe
 
 SCHEMA = 1
@@ -82,16 +84,13 @@ class CondensedDataset:
 
     def write(self, folder: Path) -> Path:
         """`save` into a folder that is known to be ours."""
-        from datacondense.report.card import card
-        from datacondense.report.picture import picture, png
-
         try:
             (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatacondenseError(f"cannot write to {folder}: {error.strerror or error}") from None
         write_atomically(folder / PICTURE, png(picture(self.data)))
         write_atomically(folder / PARQUET, _parquet(self.data))
-        write_atomically(folder / CARD, card(self).encode())
+        write_atomically(folder / CARD, card(self.data, self.recipe, self.record).encode())
         record = json.dumps(self.record | {"recipe": asdict(self.recipe)}, sort_keys=True, ensure_ascii=False)
         tensors = {"images": self.images.contiguous(), "labels": self.labels.contiguous()}
         write_atomically(folder / TENSORS, safetensors.torch.save(tensors, metadata={"record": record}))
@@ -169,8 +168,6 @@ def _require_consistent(data: ImageDataset, record: dict[str, Any]) -> None:
 def _parquet(data: ImageDataset) -> bytes:
     """Columns `image` (8-bit PNG, clipped, to look at), `pixels` (the exact float32 values) and `label`."""
     import datasets
-
-    from datacondense.report.picture import to_pil
 
     features = datasets.Features(
         {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from datacondense.condensed import CondensedDataset
+from datacondense.data.images import ImageDataset
+from datacondense.training import Recipe
 
 _CARD = """\
 ---
@@ -27,8 +27,7 @@ configs:
 # {name}, condensed to {ipc} per class
 
 {n} images of {shape} in {classes} classes, made by datacondense {version} with `{method}` from the {real_n:,}
-training images of `{name}`. A network trained from scratch on them does much of what it would do after
-training on all.
+training images of `{name}`, to train networks on in their place.
 
 ![The condensed images, a row per class](condensed.png)
 
@@ -43,7 +42,7 @@ import datasets
 rows = datasets.load_dataset("FOLDER", split="train")    # columns image, pixels, label
 ```
 
-`pixels` and `condensed.safetensors` hold the exact float32 values; they are synthetic and may leave [0, 1].
+`pixels` and `condensed.safetensors` hold the exact float32 values, which may leave [0, 1] in synthetic images.
 `image` is an 8-bit copy to look at, clipped. Normalise with mean {mean} and standard deviation {std}.
 
 ## Train on it like this
@@ -62,13 +61,13 @@ Method: {reference}
 """
 
 
-def card(condensed: CondensedDataset) -> str:
+def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
-    record, data = condensed.record, condensed.data
+    ipc = record["ipc"]
     return _CARD.format(
         size="n<1K" if len(data) < 1000 else "1K<n<10K" if len(data) < 10_000 else "10K<n<100K",
         name=data.name,
-        ipc=f"{condensed.ipc} image{'s' if condensed.ipc > 1 else ''}",
+        ipc=f"{ipc} image{'s' if ipc > 1 else ''}",
         n=len(data),
         shape="×".join(str(size) for size in data.image_shape),
         classes=data.classes,
@@ -81,7 +80,7 @@ def card(condensed: CondensedDataset) -> str:
         real_n=record["data"]["images"],
         mean=_numbers(data.mean),
         std=_numbers(data.std),
-        recipe=_table(asdict(condensed.recipe)),
+        recipe=_table(asdict(recipe)),
         settings=_table(record["method"]["settings"]) if record["method"]["settings"] else "No settings.",
         network=record["network"],
         seed=record["seed"],
