@@ -42,7 +42,7 @@ import datasets
 rows = datasets.load_dataset("FOLDER", split="train")    # columns image, pixels, label
 ```
 
-`pixels` and `condensed.safetensors` hold the exact float32 values, which may leave [0, 1] in synthetic images.
+`pixels` and `condensed.safetensors` hold the exact float32 values; synthetic ones may leave [0, 1].
 `image` is an 8-bit copy to look at, clipped. Normalise with mean {mean} and standard deviation {std}.
 
 ## Train on it like this
