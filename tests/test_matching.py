@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datacondense import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18, UsageError
 from datacondense.matching import gradient_distance, match, network_gradient
@@ -160,6 +161,48 @@ def test_match_is_exact_for_norms_whose_forward_mode_pytorch_gets_wrong(norm, tr
     network.load_state_dict(before)
     match(network, *batch(3, (1, 8, 8)), *batch(9, (1, 8, 8), seed=2))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Attention,
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+        lambda: nn.Softmax(-1),
+        lambda: nn.LogSoftmax(-1),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
+        lambda: nn.GRU(8, 8, batch_first=True),
+        nn.GELU,
+        lambda: nn.RMSNorm(8),
+    ],
+    ids=["attention", "transformer", "softmax", "log-softmax", "weight-norm", "gru", "gelu", "rms-norm"],
+)
+def test_match_is_exact_whether_or_not_pytorch_has_a_forward_mode(layer) -> None:
+    class Rows(nn.Module):
+        """Each image as a sequence of its rows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.layer, self.last = nn.Linear(8, 8), layer(), nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.layer(self.first(x[:, 0]))
+            return self.last((x[0] if isinstance(x, tuple) else x).flatten(1))
+
+    with global_stream(0, "weights"):
+        network = Rows().double()
+    match(network, *batch(2, (1, 8, 8)), *batch(6, (1, 8, 8)))  # works by itself
+    with sdpa_kernel(SDPBackend.MATH):  # the oracle does not
+        assert_equals_double_backward(network, (1, 8, 8), 2)
 
 
 @pytest.mark.parametrize("distance", ["paper", "mse", "cos"])

@@ -2,12 +2,12 @@
 
 from datacondense.matching.distance import Distance, gradient_distance
 from datacondense.matching.gradients import loss_and_gradient, network_gradient
-from datacondense.matching.pullback import directional_derivative, match, pull_back
+from datacondense.matching.pullback import directional_gradient, match, pull_back
 from datacondense.matching.unrolling import unrolled_gradient
 
 __all__ = [
     "Distance",
-    "directional_derivative",
+    "directional_gradient",
     "gradient_distance",
     "loss_and_gradient",
     "match",

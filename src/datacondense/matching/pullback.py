@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datacondense.errors import UsageError
 from datacondense.matching.distance import Distance, gradient_distance
@@ -39,26 +40,46 @@ def pull_back(
     v = torch.autograd.grad(value, g_s, allow_unused=True, materialize_grads=True)
     x = images.detach().requires_grad_()
     parameters = {name: p.detach() for name, p in trainable(network).items()}
-    (gradient,) = torch.autograd.grad(directional_derivative(network, parameters, x, labels, v), x)
+    _, (gradient,) = directional_gradient(network, parameters, x, labels, v)
     return value.detach(), gradient
 
 
-def directional_derivative(
+def directional_gradient(
     network: nn.Module,
     parameters: Mapping[str, Float[Tensor, ...]],
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     v: Sequence[Float[Tensor, ...]],
-) -> Float[Tensor, ""]:
-    """⟨v, ∇θ L(θ, x)⟩ = d/dε L(θ + εv, x) at ε = 0, L the mean cross-entropy, by one forward-mode pass.
+) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
+    """d = ⟨v, ∇θ L(θ, x)⟩, L the mean cross-entropy, and the gradients of d.
 
-    It is differentiable in `images` and `parameters`, whichever of them require gradients: the gradient in θ
-    is the product of the Hessian with v.
+    Some layers (attention, softmax, gated linear units) have no forward-mode formula in PyTorch, or none that
+    can be differentiated; networks that have them are differentiated backward twice, slower and as exact.
 
     Args:
         parameters: θ, by name; the others of the network are constants.
         v: the direction, one tensor per parameter.
+
+    Returns:
+        d, and its gradients in those of `images` and `parameters` that require gradients, in this order. The
+        gradient in θ is the product of the Hessian with v.
     """
+    inputs = [tensor for tensor in (images, *parameters.values()) if tensor.requires_grad]
+
+    def differentiated(derivative: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        gradients = torch.autograd.grad(derivative, inputs, allow_unused=True, materialize_grads=True)
+        return derivative.detach(), gradients
+
+    try:
+        return differentiated(_by_forward_mode(network, parameters, images, labels, v))
+    except RuntimeError:
+        return differentiated(_by_double_backward(network, parameters, images, labels, v))
+
+
+def _by_forward_mode(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, v: Sequence[Tensor]
+) -> Float[Tensor, ""]:
+    """d/dε L(θ + εv, x) at ε = 0."""
     with forward_ad.dual_level():
         duals = {
             name: forward_ad.make_dual(p, tangent)
@@ -71,6 +92,21 @@ def directional_derivative(
     error = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
     derivative: Tensor = (error * tangent).sum() / len(images)
     return derivative
+
+
+def _by_double_backward(
+    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, v: Sequence[Tensor]
+) -> Float[Tensor, ""]:
+    """⟨v, ∇θ L(θ, x)⟩, with the graph of ∇θ L."""
+    parameters = {
+        name: p if p.requires_grad else p.detach().requires_grad_() for name, p in parameters.items()
+    }
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that can be differentiated twice
+        loss = F.cross_entropy(functional_call(network, parameters, (images,)), labels)
+        gradient = torch.autograd.grad(
+            loss, list(parameters.values()), create_graph=True, allow_unused=True, materialize_grads=True
+        )
+    return torch.stack([(g * direction).sum() for g, direction in zip(gradient, v, strict=True)]).sum()
 
 
 def match(
@@ -91,7 +127,7 @@ def match(
     statistics of each class by itself are wanted.
 
     Args:
-        network: any module whose forward maps images to logits and supports forward-mode differentiation.
+        network: any module whose forward maps images to logits and draws nothing at random.
         synthetic, real: normalised images.
         distance, count_vectors: see `gradient_distance`.
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from datacondense.matching.gradients import loss_and_gradient, network_gradient, trainable
-from datacondense.matching.pullback import directional_derivative
+from datacondense.matching.pullback import directional_gradient
 
 
 def unrolled_gradient(
@@ -40,8 +40,7 @@ def unrolled_gradient(
     backward pass and T + 1 copies of the weights.
 
     Args:
-        network: maps images to logits and supports forward-mode differentiation; its mode is left as it is,
-            and no layer may draw random numbers.
+        network: maps images to logits; its mode is left as it is, and no layer may draw random numbers.
         images, real: normalised.
         step_sizes: η_0..η_{T−1}.
         micro_batch, forward: of the pass over the real images; see `loss_and_gradient`.
@@ -61,11 +60,8 @@ def unrolled_gradient(
         x, y = batches[t % len(batches)]
         inputs = {name: p.requires_grad_() for name, p in past.pop().items()}
         x = x.detach().requires_grad_()
-        derivative = directional_derivative(network, inputs, x, y, adjoint)
-        by_image, *by_weights = torch.autograd.grad(
-            derivative, (x, *inputs.values()), allow_unused=True, materialize_grads=True
-        )
-        size_gradient.append(-derivative.detach())
+        derivative, (by_image, *by_weights) = directional_gradient(network, inputs, x, y, adjoint)
+        size_gradient.append(-derivative)
         gradients[t % len(batches)].sub_(by_image, alpha=sizes[t])
         adjoint = tuple(a - sizes[t] * g for a, g in zip(adjoint, by_weights, strict=True))
     return loss, image_gradient, torch.stack(size_gradient[::-1])
