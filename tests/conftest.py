@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-")
@@ -46,6 +46,25 @@ def tiny_network() -> ConvNet:
 @pytest.fixture
 def toy() -> ImageDataset:
     return toy_dataset()
+
+
+def peak_saved_tensors(run: Callable[[], object]) -> int:
+    """The most tensors that were kept for backward passes at one time while `run` ran: what memory holds."""
+
+    class Saved:
+        live = peak = 0
+
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor
+            Saved.live += 1
+            Saved.peak = max(Saved.peak, Saved.live)
+
+        def __del__(self) -> None:
+            Saved.live -= 1
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        run()
+    return Saved.peak
 
 
 def toy_dataset(n: int = 60, classes: int = 3, channels: int = 1, seed: int = 0) -> ImageDataset:

@@ -10,6 +10,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from conftest import peak_saved_tensors
 from datacondense import (
     MLP,
     AlexNetDD,
@@ -125,23 +126,9 @@ def test_gradients_are_those_of_finite_differences(steps):
 
 
 def test_memory_for_graphs_does_not_grow_with_the_unroll():
-    class Saved:
-        live = peak = 0
-
-        def __init__(self, tensor: torch.Tensor) -> None:
-            self.tensor = tensor
-            Saved.live += 1
-            Saved.peak = max(Saved.peak, Saved.live)
-
-        def __del__(self) -> None:
-            Saved.live -= 1
-
     def peak(gradient, steps: int) -> int:
         case = problem(SMOOTH, (2, 8, 8), steps)
-        before = Saved.peak = Saved.live
-        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-            gradient(*case)
-        return Saved.peak - before
+        return peak_saved_tensors(lambda: gradient(*case))
 
     assert peak(unrolled_gradient, 8) == peak(unrolled_gradient, 1)
     assert peak(plain, 8) > 4 * peak(plain, 1)  # the measure sees what grows

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import toy_dataset
-from datacondense import MLP, ConvNet, GradientMatching, Machine, UsageError
+from conftest import peak_saved_tensors, toy_dataset
+from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Machine, UsageError
 from datacondense.methods import State, Task, gradient_matching, loops_for
+from datacondense.randomness import stream
 from plain import algorithm_1
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -99,6 +100,17 @@ def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network:
     again, _ = method.step(task, state, 5)
     assert torch.equal(state.images, before)
     assert torch.equal(first.images, again.images)
+
+
+def test_memory_does_not_grow_with_the_number_of_classes(exact: Machine) -> None:
+    def peak(classes: int) -> int:
+        rows = torch.randint(0, 256, (2 * classes, 1, 8, 8), generator=stream(0, "x"), dtype=torch.uint8)
+        data = ImageDataset.create(rows, torch.arange(2 * classes) % classes)
+        task = Task(data, 1, ConvNet(width=3, depth=1), 0, exact)
+        method = GradientMatching(iterations=1)
+        return peak_saved_tensors(lambda: method.step(task, method.init(task), 0))
+
+    assert peak(40) == peak(4)
 
 
 def test_momentum_lasts_through_iterations(exact: Machine, toy, tiny_network: ConvNet) -> None:
