@@ -126,7 +126,7 @@ def condense(
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
                     run.checkpoint(progress)
                     saved = time.perf_counter()
-        except (KeyboardInterrupt, DatacondenseError):
+        except BaseException:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
             if run:
                 run.checkpoint(progress) if progress.done else run.abandon()
             raise
