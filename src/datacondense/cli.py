@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +16,15 @@ from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
 from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
-from datacondense.errors import DatacondenseError, unknown_name
-from datacondense.evaluation import evaluate as evaluate_set
+from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.evaluation import evaluate_recorded, require_same_shape
 from datacondense.files import require_new_file, write_atomically, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
-from datacondense.provenance import provenance, versions
-from datacondense.report.picture import picture, png
+from datacondense.provenance import versions
+from datacondense.report.comparison import NOTE, Row, table
+from datacondense.report.picture import picture, png, side_by_side
 from datacondense.training import Recipe
 
 Data = Annotated[
@@ -35,7 +35,9 @@ Data = Annotated[
         "folder of images by class (train/CLASS/*.png).",
     ),
 ]
-Artifact = Annotated[Positional[Path], arg(metavar="DIR", help="A folder that `condense` wrote.")]
+Artifacts = Annotated[
+    Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote.")
+]
 Seed = Annotated[int, arg(help="Determines everything random.")]
 ImageColumn = Annotated[str | None, arg(help="The column with the images, where it is not clear.")]
 LabelColumn = Annotated[str | None, arg(help="The column with the labels, where it is not clear.")]
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {
                 "condense": _condense_with(_method_named_in(arguments)),
                 "evaluate": evaluate,
+                "compare": compare,
                 "show": show,
                 "benchmark": benchmark,
                 "list": list_known,
@@ -214,34 +217,81 @@ def evaluate(
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}
     for name, network in chosen.items():
-        circumstances, started = provenance(machine), time.perf_counter()
-        score = evaluate_set(
+        score, result = evaluate_recorded(
             training, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
         )
         print(f"{name:<12} {score}", flush=True)
-        results[name] = {
-            "mean": score.mean,
-            "std": score.std,
-            "accuracies": score.accuracies,
-            "recipe": asdict(recipe),
-            "condensed": about,
-            "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
-        }
+        results[name] = result | {"condensed": about}
+    if json:
+        write_json(json, results)
+
+
+def compare(
+    folders: Artifacts,
+    /,
+    data: Annotated[
+        str | None, arg(help="Where the real test images are; the first artifact's dataset by default.")
+    ] = None,
+    networks: Annotated[
+        str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")
+    ] = "convnet",
+    trials: Annotated[int, arg(help="Networks of each kind for each set; two or more to tell noise.")] = 20,
+    epochs: Annotated[int | None, arg(help="Instead of each recipe's.")] = None,
+    seed: Seed = 0,
+    json: Annotated[
+        Path | None, arg(metavar="FILE", help="Write scores, recipes and circumstances there.")
+    ] = None,
+    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    resize: Resize = None,
+    device: Device = "auto",
+    precision: Float = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
+) -> None:
+    """Evaluate several condensed sets alike, each by its recipe: one table, with Welch's t-test."""
+    if json:
+        require_new_file(json, overwrite=overwrite)
+    if len(set(folders)) < max(2, len(folders)):
+        raise UsageError("comparing takes two or more different folders that `condense` wrote")
+    sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
+    chosen = {name: parse_network(name) for name in split_networks(networks)}
+    first = next(iter(sets.values()))
+    real = _load(data or first.data.name, image_column, label_column, resize, first.record["seed"])
+    for condensed in sets.values():
+        require_same_shape(condensed.data, real.test)
+    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+    rows, results = [], {}
+    for title, condensed in sets.items():
+        recipe = condensed.recipe if epochs is None else replace(condensed.recipe, epochs=epochs)
+        for name, network in chosen.items():
+            score, result = evaluate_recorded(
+                condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+            )
+            rows.append(Row(title, condensed, name, recipe, score))
+            results[f"{title} {name}"] = result | {"condensed": condensed.record}
+    print(f"{table(rows)}\n\n{NOTE}")
     if json:
         write_json(json, results)
 
 
 def show(
-    folder: Artifact,
+    folders: Artifacts,
     /,
     out: Annotated[Path, arg(metavar="FILE", help="The PNG file to write.")],
     columns: Annotated[int, arg(help="At most so many images of each class.")] = 10,
     overwrite: Annotated[bool, arg(help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Draw a condensed set: a labelled grid with a row per class."""
-    condensed = CondensedDataset.load(folder)
+    """Draw condensed sets: a labelled grid with a row per class; several sets side by side."""
+    sets = [CondensedDataset.load(folder) for folder in folders]
     require_new_file(out, overwrite=overwrite)
-    write_atomically(out, png(picture(condensed.data, columns=columns)))
+    if len(sets) == 1:
+        drawn = picture(sets[0].data, columns=columns)
+    else:
+        titles = [f"{s.data.name}, {s.record['method']['name']}" for s in sets]
+        drawn = side_by_side([picture(s.data, columns=columns) for s in sets], titles)
+    write_atomically(out, png(drawn))
     print(out)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tqdm import trange
 
@@ -13,6 +15,7 @@ from datacondense.data.images import ImageDataset
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.networks import ConvNet, Network, build_network, describe_network
+from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe, accuracy, train
 
@@ -70,10 +73,7 @@ def evaluate(
     recipe = recipe or Recipe.of_paper(data.name)
     network = network or ConvNet()
     machine = machine or Machine.detect()
-    if (test.image_shape, test.classes) != (data.image_shape, data.classes):
-        raise UsageError(
-            f"the training images are {_shape(data)}, the test images {_shape(test)}; they must agree"
-        )
+    require_same_shape(data, test)
     passes = trials * (recipe.epochs * len(data) + len(test) // 3)
     machine = machine.for_work(passes, *data.image_shape[1:])
     accuracies, module = [], None
@@ -89,6 +89,36 @@ def evaluate(
             train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise)
         accuracies.append(accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise))
     return Score(tuple(accuracies))
+
+
+def evaluate_recorded(
+    training: CondensedDataset | ImageDataset,
+    test: ImageDataset,
+    network: Network,
+    *,
+    trials: int,
+    recipe: Recipe,
+    seed: int,
+    machine: Machine,
+) -> tuple[Score, dict[str, Any]]:
+    """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run."""
+    circumstances, started = provenance(machine), time.perf_counter()
+    score = evaluate(training, test, network, trials=trials, recipe=recipe, seed=seed, machine=machine)
+    return score, {
+        "mean": score.mean,
+        "std": score.std,
+        "accuracies": score.accuracies,
+        "recipe": asdict(recipe),
+        "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
+    }
+
+
+def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:
+    """Raise `UsageError` where images or number of classes differ."""
+    if (test.image_shape, test.classes) != (training.image_shape, training.classes):
+        raise UsageError(
+            f"the training images are {_shape(training)}, the test images {_shape(test)}; they must agree"
+        )
 
 
 def _shape(data: ImageDataset) -> str:

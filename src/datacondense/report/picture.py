@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,23 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def side_by_side(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """The pictures in a row, tops aligned, each below its title."""
+    font = ImageFont.load_default(size=14)
+    widths = [
+        max(p.width, int(font.getlength(title)) + 2 * GAP) for p, title in zip(pictures, titles, strict=True)
+    ]
+    head, gap = 24, 16
+    size = sum(widths) + gap * (len(pictures) - 1), head + max(p.height for p in pictures)
+    canvas = Image.new("RGB", size, BACKGROUND)
+    pen, left = ImageDraw.Draw(canvas), 0
+    for one, title, width in zip(pictures, titles, widths, strict=True):
+        pen.text((left + GAP, head // 2), title, fill=INK, font=font, anchor="lm")
+        canvas.paste(one, (left, head))
+        left += width + gap
+    return canvas
 
 
 def picture(data: ImageDataset, *, columns: int = 10) -> Image.Image:
