@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.benchmark import benchmark as measure
+from datacondense.comparison import NOTE, Row, table
 from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
@@ -23,7 +24,6 @@ from datacondense.machine import Machine, Precision
 from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import versions
-from datacondense.report.comparison import NOTE, Row, table
 from datacondense.report.picture import picture, png, side_by_side
 from datacondense.training import Recipe
 
