@@ -12,8 +12,8 @@ from datacondense.files import write_atomically
 
 _HEAD = """# Results
 
-Test accuracy in percent, *measured here / reported in the paper*; mean ± standard deviation of n networks; a dash
-where there is no number. Generated from `results/` by `datacondense paper report`; do not edit.
+Test accuracy in percent, *measured here / reported in the paper*: mean ± standard deviation of n networks, a
+dash where there is no number. Generated from `results/` by `datacondense paper report`; do not edit.
 
 """
 

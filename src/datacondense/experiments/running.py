@@ -72,6 +72,7 @@ def run_table(
     """
     if workers < 1:
         raise UsageError(f"--workers must be at least 1; found {workers}")
+    folders.runs.mkdir(parents=True, exist_ok=True)
     if workers == 1:
         _Worker(table, folders, machine).run(entries)
         return

@@ -155,7 +155,7 @@ def whole(scale: Scale, data: str, trained: Architecture) -> Cell:
 
 
 def evaluation_recipe(data: str, ipc: int, trained: Architecture) -> Recipe:
-    """The paper's: by the dataset, but for a ConvNet with BatchNorm, and the AlexNet of `table3` at ipc 10."""
+    """The paper's: by the dataset, but for ConvNets with BatchNorm and the AlexNet of `table3` at ipc 10."""
     augmented = Recipe(epochs=1000, augmentation="crop-scale-rotate")
     if isinstance(trained, ConvNet) and trained.norm == "batch":
         return replace(augmented, augmentation="crop-noise")
