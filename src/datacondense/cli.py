@@ -19,7 +19,8 @@ from datacondense.condensing import condense as condense_dataset
 from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.evaluation import evaluate_recorded, require_same_shape
-from datacondense.files import require_new_file, write_atomically, write_json
+from datacondense.experiments import SCALES, TABLES, Folders, estimated_seconds, run_table, write_book
+from datacondense.files import require_new_file, require_writable_folder, write_atomically, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "compare": compare,
                 "show": show,
                 "benchmark": benchmark,
+                "paper": paper,
                 "list": list_known,
             },
             prog="datacondense",
@@ -82,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as stop:
-        hint = "; the same command with --resume goes on" if arguments[0] == "condense" else ""
+        hints = {"condense": "the same command with --resume goes on", "paper": "the same command goes on"}
+        hint = f"; {hints[arguments[0]]}" if arguments[0] in hints else ""
         print(f"\ndatacondense: stopped{hint}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:
@@ -315,6 +318,58 @@ def benchmark(
     result = measure(machine.for_work(10**6, 32, 32), repeats=repeats)
     if json:
         write_json(json, result)
+
+
+def paper(
+    table: Annotated[
+        Positional[str],
+        arg(metavar="TABLE", help=f"report, which only writes the tables, or: {', '.join(TABLES)}."),
+    ],
+    /,
+    rows: Annotated[str | None, arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.")] = None,
+    columns: Annotated[str | None, arg(help="Only these, likewise: 'random,herding'.")] = None,
+    scale: Annotated[
+        str, arg(help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".")
+    ] = "full",
+    workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
+    dry_run: Annotated[bool, arg(help="Only list the cells and estimate the time.")] = False,
+    results: Annotated[Path, arg(help="Where results are; may be shared by machines, with --runs.")] = Path(
+        "results"
+    ),
+    runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
+    report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
+    device: Device = "auto",
+    precision: Float = "auto",
+    compile: Compile = "auto",
+    threads: Threads = None,
+) -> None:
+    """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
+    folders = Folders(results, runs)
+    if table != "report":
+        if table not in TABLES:
+            raise unknown_name("table", table, [*TABLES, "report"])
+        if scale not in SCALES:
+            raise unknown_name("scale", scale, SCALES)
+        if workers < 1:
+            raise UsageError(f"--workers must be at least 1; found {workers}")
+        entries = TABLES[table].select(SCALES[scale], rows, columns)
+        machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+        if dry_run:
+            seconds = estimated_seconds([entry.cell for entry in entries], folders, machine)
+            for entry, needed in zip(entries, seconds, strict=True):
+                state = "finished" if folders.result(entry.cell) else f"to do, about {_duration(needed)}"
+                print(f"{entry.row}, {entry.column}: {state}  {entry.cell.id}")
+            print(f"estimate for one worker, without compilation: {_duration(sum(seconds))}")
+            return
+        require_writable_folder(results, 10_000_000, "--results")
+        require_writable_folder(runs, 100_000_000, "--runs")
+        run_table(table, entries, folders, machine, workers=workers)
+    write_book(folders, report)
+    print(report)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def list_known() -> None:

@@ -38,8 +38,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def require_writable_folder(folder: Path, needed_bytes: int) -> None:
-    """Make `folder` and raise `UsageError` unless files of `needed_bytes` in all can be written there."""
+def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out") -> None:
+    """Make `folder` and raise `UsageError` unless files of `needed_bytes` in all can be written there.
+
+    `flag` chooses the folder on the command line.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
@@ -47,13 +50,13 @@ def require_writable_folder(folder: Path, needed_bytes: int) -> None:
         status = os.statvfs(folder)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder with --out"
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with {flag}"
         ) from None
     free = status.f_bavail * status.f_frsize
     if free < needed_bytes:
         raise UsageError(
             f"{folder} has {free / 1e6:,.0f} MB free, but about {needed_bytes / 1e6:,.0f} MB are needed; "
-            "make room or choose another folder with --out"
+            f"make room or choose another folder with {flag}"
         )
 
 

@@ -1,0 +1,58 @@
+"""docs/results.md: every table of the paper, measured beside reported, from the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datacondense.experiments.running import Folders
+from datacondense.experiments.tables import SCALES, TABLES, Entry, Table
+from datacondense.files import write_atomically
+
+_HEAD = """# Results
+
+Test accuracy in percent, *measured here / reported in the paper*: mean ± standard deviation of n networks, a
+dash where there is no number. Generated from `results/` by `datacondense paper report`; do not edit.
+
+"""
+
+
+def write_book(folders: Folders, path: Path) -> None:
+    """Write `book` to `path`, whose folder is made where it is missing.
+
+    Raises:
+        DatacondenseError: `path` cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, book(folders).encode())
+
+
+def book(folders: Folders) -> str:
+    """All tables as Markdown; of a cell measured at several scales, the larger counts."""
+    scales = "".join(f"- `{scale.name}`: {scale.description}.\n" for scale in SCALES.values())
+    return _HEAD + scales + "".join(_section(table, folders) for table in TABLES.values())
+
+
+def _section(table: Table, folders: Folders) -> str:
+    grid: dict[tuple[str, str], str] = {}
+    for at_each_scale in zip(*(table.entries(scale) for scale in SCALES.values()), strict=True):
+        paths = [folders.result(entry.cell) for entry in at_each_scale]
+        measured = next((path for path in paths if path), None)
+        entry = at_each_scale[0]
+        grid[entry.row, entry.column] = _place(entry, json.loads(measured.read_text()) if measured else None)
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*grid, strict=True))
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    lines += [[row, *(grid.get((row, column), "") for column in columns)] for row in rows]
+    lines[0][0] = table.corner
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
+
+
+def _place(entry: Entry, result: dict[str, Any] | None) -> str:
+    reported = str(entry.reported or "–")
+    if result is None:
+        return f"– / {reported}"
+    found = result["measured"]
+    mean, std = 100 * found["mean"], 100 * found["std"]
+    return f"{mean:.1f} ± {std:.1f} (n = {found['n']}, {result['scale']}) / {reported}"

@@ -1,0 +1,101 @@
+"""Claims: work that several processes or machines see in one folder is done by one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: Seconds between two signs of life.
+HEARTBEAT = 30.0
+#: Seconds without one after which a claim may be taken over.
+STALE = 600.0
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether the work that the file `path` stands for is ours while the block lasts.
+
+    The file is made by whoever gets the claim, touched every `HEARTBEAT` seconds and removed in the end. One
+    that a dead process of this host left, or that was not touched for `STALE` seconds, is taken over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = json.dumps(
+        {"host": platform.node(), "pid": os.getpid(), "time": time.time(), "token": uuid.uuid4().hex}
+    )
+    if not (_create(path, mine) or (_clear_stale(path) and _create(path, mine))):
+        yield False
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT):
+            with suppress(OSError):
+                os.utime(path)
+
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
+    try:
+        yield True
+    finally:
+        over.set()
+        heart.join()
+        if _read(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: str) -> bool:
+    """Make the file with its content in one step: written aside, then linked, which fails if it is there."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    aside.write_text(content)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    return True
+
+
+def _clear_stale(path: Path) -> bool:
+    """Remove the claim if nobody stands behind it."""
+    found = _read(path)
+    if found is None or not _stale(path, found):
+        return found is None
+    # Another process may have done so and made its own claim meanwhile: what is moved away is looked at.
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    if (moved := _read(aside)) != found and moved is not None:
+        _create(path, moved)
+    aside.unlink()
+    return moved == found
+
+
+def _stale(path: Path, content: str) -> bool:
+    try:
+        if time.time() - path.stat().st_mtime > STALE:
+            return True
+        holder = json.loads(content)
+        if holder["host"] == platform.node():
+            os.kill(holder["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except PermissionError:  # the process of another user
+        return False
+    return False
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,225 @@
+"""Measure the cells of a table: resumable, each one once however many processes share the folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.condensing import CHECKPOINT, condense, run_result
+from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.evaluation import Score, evaluate
+from datacondense.experiments.cells import Cell, Sets
+from datacondense.experiments.claims import claimed
+from datacondense.experiments.tables import Entry, reported_numbers
+from datacondense.files import write_json
+from datacondense.machine import Machine
+from datacondense.provenance import provenance
+
+#: Seconds before looking again whether what others work on is done.
+POLL = 2.0
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a table's work lies; processes and machines that share it share the work."""
+
+    results: Path
+    """`TABLE/CELL.json`, to be kept."""
+    runs: Path
+    """Condensed sets and scores of unfinished cells."""
+
+    def result(self, cell: Cell) -> Path | None:
+        """The result of a cell, in whichever table it was measured; None where there is none."""
+        return next(iter(sorted(self.results.glob(f"*/{cell.id}.json"))), None)
+
+    def set(self, sets: Sets, seed: int) -> Path:
+        """The folder of a condensed set."""
+        return self.runs / sets.id(seed)
+
+    def has_set(self, sets: Sets, seed: int) -> bool:
+        """Whether a condensed set is finished."""
+        folder = self.set(sets, seed)
+        return (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists()
+
+
+def run_table(
+    table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, *, workers: int = 1
+) -> None:
+    """Measure what is not measured yet of `entries`, writing `results/<table>/<cell>.json`.
+
+    Returns when all are measured, by this process or by others that share the folders. A cell that fails
+    does not stop the others.
+
+    Args:
+        workers: processes; they divide the threads of PyTorch among them.
+
+    Raises:
+        UsageError: workers below 1.
+        DatacondenseError: cells failed.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers must be at least 1; found {workers}")
+    folders.runs.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        _Worker(table, folders, machine).run(entries)
+        return
+    threads = max(1, torch.get_num_threads() // workers)
+    context = multiprocessing.get_context("spawn")
+    arguments = (table, entries, folders, machine, threads)
+    children = [context.Process(target=_child, args=arguments) for _ in range(workers)]
+    try:
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+    finally:
+        for child in children:
+            if child.is_alive():
+                child.join(30)  # Ctrl-C has reached it, too: it saves its work
+                child.terminate()
+    if failed := sum(child.exitcode != 0 for child in children):
+        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
+
+
+def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, threads: int) -> None:
+    torch.set_num_threads(threads)
+    sys.stderr = _Lines()
+    try:
+        _Worker(table, folders, machine).run(entries)
+    except DatacondenseError as error:
+        print(f"datacondense: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class _Lines(io.TextIOBase):
+    """The standard error as if it were no terminal: progress bars of several processes would mix."""
+
+    def write(self, text: str) -> int:
+        return sys.__stderr__.write(text) if sys.__stderr__ else len(text)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    table: str
+    folders: Folders
+    machine: Machine
+
+    def run(self, entries: Sequence[Entry]) -> None:
+        failed: dict[str, DatacondenseError] = {}
+        while todo := [
+            entry for entry in entries
+            if entry.cell.id not in failed and not self.folders.result(entry.cell)
+        ]:  # fmt: skip
+            worked = False
+            for entry in todo:
+                try:
+                    worked |= self._attempt(entry)
+                except DatacondenseError as error:
+                    failed[entry.cell.id] = error
+                    print(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
+            if not worked:
+                time.sleep(POLL)
+        with suppress(OSError):
+            (self.folders.results / ".claims").rmdir()
+        if failed:
+            raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
+
+    def _attempt(self, entry: Entry) -> bool:
+        """Do what there is to do for a cell, but for what others are at; False where that is nothing."""
+        cell = entry.cell
+        with claimed(self.folders.results / ".claims" / cell.id) as mine:
+            if not mine:
+                return False
+            if self.folders.result(cell):
+                return True
+            partial = self.folders.runs / f"{cell.id}.json"
+            sets = json.loads(partial.read_text()) if partial.exists() else {}
+            worked = False
+            for seed in cell.seeds:
+                if str(seed) not in sets and (training := self._training(cell, seed)):
+                    sets[str(seed)] = self._measured(cell, seed, training)
+                    write_json(partial, sets)
+                    worked = True
+            if len(sets) == len(cell.seeds):
+                score = self._finish(cell, [sets[str(seed)] for seed in cell.seeds])
+                partial.unlink()
+                worked = True
+                print(f"{entry.row}, {entry.column}: {score}, {cell.scale}; "
+                      f"the paper: {entry.reported or 'no number'}", flush=True)  # fmt: skip
+            return worked
+
+    def _training(self, cell: Cell, seed: int) -> CondensedDataset | ImageDataset | None:
+        """What the cell's networks are trained on; None while another process is making it."""
+        real = _data(cell.data).train
+        if cell.sets is None:
+            return real
+        folder = self.folders.set(cell.sets, seed)
+        if not self.folders.has_set(cell.sets, seed):
+            with claimed(self.folders.runs / ".claims" / cell.sets.work_id(seed)) as mine:
+                if not mine:
+                    return None
+                sets = cell.sets
+                condense(real, sets.ipc, sets.method, sets.network, seed=seed, machine=self.machine,
+                         out=folder, resume=True)  # fmt: skip
+        return CondensedDataset.load(folder)
+
+    def _measured(self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset) -> dict[str, Any]:
+        """One set: the accuracies of its networks and where they come from."""
+        test = _data(cell.data).test
+        circumstances, started = provenance(self.machine), time.perf_counter()
+        score = evaluate(training, test, cell.network, trials=cell.trials, recipe=cell.recipe, seed=seed,
+                         machine=self.machine)  # fmt: skip
+        run = {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)}
+        about: dict[str, Any] = {"accuracies": score.accuracies}
+        if cell.sets and isinstance(training, CondensedDataset):
+            about["condensed"] = {
+                "seed": seed,
+                "recipe": asdict(training.recipe),
+                "data": training.record["data"],
+                "run": run_result(self.folders.set(cell.sets, seed)),
+            }
+        return about | {"run": run}
+
+    def _finish(self, cell: Cell, sets: list[dict[str, Any]]) -> Score:
+        score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))
+        folder = self.folders.results / self.table
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder / f"{cell.id}.json",
+            {
+                "reported": {
+                    table: asdict(number) if number else None
+                    for table, number in reported_numbers(cell).items()
+                },
+                "measured": {
+                    "mean": score.mean,
+                    "std": score.std,
+                    "n": len(score.accuracies),
+                    "accuracies": score.accuracies,
+                },
+                "scale": cell.scale,
+                "configuration": cell.configuration(),
+                "sets": sets,
+            },
+        )  # fmt: skip
+        return score
+
+
+@lru_cache(maxsize=1)
+def _data(name: str) -> DataSplits:
+    return load_dataset(name)

@@ -1,0 +1,224 @@
+"""The paper's tables: complete cells, work shared and done once, the paper's numbers, the book of results."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Recipe
+from datacondense.cli import main
+from datacondense.experiments import SCALES, TABLES, Cell, Entry, Folders, Scale, Sets, Table, book, run_table
+from datacondense.experiments import running as running_module
+from datacondense.experiments.claims import STALE, claimed
+from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
+from datacondense.experiments.tables import DATA, Images
+
+ROOT = Path(__file__).parent.parent
+TINY = ConvNet(width=3, depth=1)
+SETS = Sets("digits", GradientMatching(iterations=1), 1, TINY)
+CELL = Cell("digits", SETS, TINY, Recipe(epochs=1), (0, 1), 1, "full")
+OTHERS: list[Cell] = [
+    replace(CELL, network=ConvNet(width=4, depth=1)),
+    replace(CELL, sets=replace(SETS, method=RandomSelection())),
+    replace(CELL, sets=None, seeds=(0,)),
+]
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(torch.device("cpu"), "float32", micro_batch=32)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "results", tmp_path / "runs")
+
+
+@pytest.fixture
+def toy_table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    def of_scale(scale: Scale) -> list[Entry]:
+        return [replace(entry, cell=replace(entry.cell, scale=scale.name)) for entry in entries()]
+
+    table = Table("toy", "A toy", "row", of_scale)
+    monkeypatch.setitem(TABLES, "toy", table)
+    monkeypatch.setitem(DATA, "digits", Images((1, 8, 8), 1438, 359))
+    return table
+
+
+def entries() -> list[Entry]:
+    return [Entry("row", str(i), cell, Reported(91.7, 0.5)) for i, cell in enumerate([CELL, *OTHERS])]
+
+
+def test_a_cell_is_named_by_its_content() -> None:
+    assert re.fullmatch(r"digits-gradient-matching-ipc1-convnet-.*-to-convnet-.*-full-[0-9a-f]{10}", CELL.id)
+    assert replace(CELL).id == CELL.id
+    changes: list[dict[str, Any]] = [
+        {"data": "mnist"}, {"sets": None}, {"network": ConvNet(width=4, depth=1)}, 
+        {"recipe": Recipe(epochs=2)}, {"recipe": None}, {"seeds": (0,)}, {"trials": 2}, {"scale": "quick"},
+    ]  # fmt: skip
+    within: list[dict[str, Any]] = [
+        {"data": "mnist"}, {"method": GradientMatching(iterations=2)}, {"ipc": 2}, {"network": ConvNet()},
+        {"method": GradientMatching(iterations=1, distance="mse")},
+    ]  # fmt: skip
+    cells = [replace(CELL, **change) for change in changes]
+    cells += [replace(CELL, sets=replace(SETS, **change)) for change in within]
+    assert len({cell.id for cell in [CELL, *cells]}) == 1 + len(cells)
+    assert json.loads(json.dumps(CELL.configuration()))["recipe"]["epochs"] == 1
+    assert len({SETS.id(0), SETS.id(1), replace(SETS, ipc=2).id(0)}) == 3
+
+
+def test_the_papers_numbers() -> None:
+    assert TABLE1["mnist-ipc1", "gradient-matching"] == Reported(91.7, 0.5)
+    assert TABLE1["svhn-ipc10", "k-center"] == Reported(14.0, 1.3)
+    assert TABLE1["cifar10-ipc50", "forgetting"] == Reported(23.3, 1.1)
+    assert TABLE1["fashion_mnist-ipc1", "whole"] == Reported(93.5, 0.1)
+    assert TABLE2["MLP", "AlexNet"] == Reported(70.9, 11.6)
+    assert TABLE2["ResNet", "ConvNet"] == Reported(91.6, 0.5)
+    assert TABLE3["mnist-ipc10", "dataset-distillation"] == Reported(79.5, 8.1)
+    assert ("mnist-ipc1", "dataset-distillation") not in TABLE3
+    assert (len(TABLE1), len(TABLE2), len(TABLE3)) == (64, 36, 8)
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_tables_are_complete(table: Table) -> None:
+    full, quick = (table.entries(SCALES[scale]) for scale in ("full", "quick"))
+    assert [(e.row, e.column) for e in full] == [(e.row, e.column) for e in quick]
+    assert len({entry.cell.id for entry in full + quick}) == len(full) + len(quick)
+    for entry in full:
+        if entry.cell.sets:
+            assert len(entry.cell.seeds) * entry.cell.trials == 100
+            assert getattr(entry.cell.sets.method, "iterations", 1000) in (1000, 23_600, 19_600)
+    for entry in quick:
+        assert len(entry.cell.seeds) * entry.cell.trials == 5
+
+
+def test_every_reported_number_has_its_place() -> None:
+    for name, count in (("table1", 64), ("table2", 36), ("table3", 8), ("accuracy-by-ipc", 48)):
+        assert sum(entry.reported is not None for entry in TABLES[name].entries(SCALES["full"])) == count
+
+
+def test_a_table_is_measured_and_goes_on_where_it_stopped(
+    toy_table: Table, folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real_evaluate: Callable[..., Any] = running_module.evaluate
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(settings["seed"])
+        return real_evaluate(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running_module, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_table("toy", entries(), folders, machine)
+    assert not folders.result(CELL)
+    run_table("toy", entries(), folders, machine)
+    assert not list(folders.results.rglob(".claims/*"))
+    assert not list(folders.runs.glob("*.json"))
+    result = json.loads((folders.results / "toy" / f"{CELL.id}.json").read_text())
+    assert result["measured"]["n"] == len(result["measured"]["accuracies"]) == 2
+    assert result["reported"]["toy"] == {"mean": 91.7, "std": 0.5}
+    assert result["scale"] == "full"
+    assert [one["run"]["seed"] for one in result["sets"]] == [0, 1]
+    for one in result["sets"]:
+        for run in (one["run"], one["condensed"]["run"]):
+            assert run.keys() >= {"command", "commit", "hardware", "seconds", "date"}
+    with monkeypatch.context() as patch:  # finished: nothing to do
+        patch.setattr(running_module, "evaluate", lambda *a, **k: pytest.fail("measured again"))
+        run_table("toy", entries(), folders, machine)
+        run_table("another", entries(), folders, machine)  # whatever table it was measured in
+    measured = f"{100 * result['measured']['mean']:.1f} ± {100 * result['measured']['std']:.1f}"
+    assert f"| row | {measured} (n = 2, full) / 91.7 ± 0.5 |" in book(folders)
+
+
+def test_two_processes_share_a_table(
+    folders: Folders, machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cells = [replace(OTHERS[2], trials=trials) for trials in range(1, 6)]
+    shared = [Entry("row", str(i), cell, None) for i, cell in enumerate(cells)]
+    run_table("toy", shared, folders, machine, workers=2)
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("row, ")]
+    assert sorted(line[:6] for line in lines) == [f"row, {i}" for i in range(5)], "not once each"
+    assert all(folders.result(cell) for cell in cells)
+
+
+def test_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "claims" / "cell"
+    with claimed(path) as mine:
+        assert mine
+        with claimed(path) as again:
+            assert not again
+        monkeypatch.setattr(time, "time", lambda now=time.time: now() + STALE + 1)
+        with claimed(path) as without_heartbeat:
+            assert without_heartbeat
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "cell"
+    code = f"""
+import os, pathlib
+from datacondense.experiments.claims import claimed
+with claimed(pathlib.Path({str(path)!r})) as mine:
+    os._exit(7 if mine else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+    assert path.exists()
+    with claimed(path) as mine:
+        assert mine
+
+
+def test_the_verb(toy_table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "docs" / "results.md"
+    places = [
+        "--results",
+        str(tmp_path / "results"),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--report",
+        str(report),
+    ]
+    assert main(["paper", "toy", "--dry-run", *places]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count("to do, about") == 4
+    assert "estimate" in listed
+    assert list(tmp_path.iterdir()) == []
+    assert main(["paper", "toy", "--columns", "2", *places, "--precision", "float32"]) == 0
+    assert re.search(r"row, 2: .* \(n = 2\), full; the paper: 91.7 ± 0.5", capsys.readouterr().out)
+    before = report.read_bytes()
+    assert main(["paper", "report", *places]) == 0
+    assert report.read_bytes() == before
+    assert main(["paper", "toy", "--dry-run", *places]) == 0
+    assert capsys.readouterr().out.count(": finished") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tabel1"], "did you mean 'table1'"),
+        (["table1", "--rows", "mnist-ipc2"], "did you mean 'mnist-ipc1'"),
+        (["table1", "--columns", "randm"], "did you mean 'random'"),
+        (["table1", "--scale", "quik"], "did you mean 'quick'"),
+        (["table1", "--workers", "0"], "--workers must be at least 1; found 0"),
+        (["table1", "--results", "/proc/nowhere"], "choose another folder with --results"),
+    ],
+)
+def test_bad_usage(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", *arguments]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_the_book_is_that_of_the_committed_results() -> None:
+    assert (ROOT / "docs" / "results.md").read_text() == book(Folders(ROOT / "results", ROOT / "runs"))
