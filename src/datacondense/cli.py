@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,22 +40,50 @@ Artifacts = Annotated[
     Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote.")
 ]
 Seed = Annotated[int, arg(help="Determines everything random.")]
-ImageColumn = Annotated[str | None, arg(help="The column with the images, where it is not clear.")]
-LabelColumn = Annotated[str | None, arg(help="The column with the labels, where it is not clear.")]
-Resize = Annotated[str | None, arg(metavar="N|HxW", help="Bring every image to this size.")]
-Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1, mps.")]
-Compile = Annotated[
-    Literal["auto", "on", "off"],
-    arg(help="Compile what runs often; auto does where the work is long and there is a C++ compiler."),
-]
-Threads = Annotated[int | None, arg(help="Of PyTorch on a CPU; its own choice by default.")]
-Float = Annotated[
-    Precision, arg(help="Of convolutions on real images; auto measures what this machine does best.")
-]
 
 
-#: What --compile means to `Machine.detect`.
-_COMPILE = {"auto": None, "on": True, "off": False}
+@dataclass(frozen=True)
+class DataFlags:
+    """How the data are read."""
+
+    image_column: str | None = None
+    """The column with the images, where it is not clear."""
+    label_column: str | None = None
+    """The column with the labels, where it is not clear."""
+    resize: Annotated[str | None, arg(metavar="N|HxW")] = None
+    """Bring every image to this size."""
+
+    def load(self, data: str, seed: int) -> DataSplits:
+        """The images, with what there is to note printed."""
+        splits = load_dataset(
+            data,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            resize=self.resize,
+            seed=seed,
+        )
+        for note in splits.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return splits
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """What to compute on; nothing of it belongs to the method."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Of convolutions on real images and in training; auto measures what this machine does best."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile what runs often; auto does where the work is long and there is a C++ compiler."""
+    threads: int | None = None
+    """Of PyTorch on a CPU; its own choice by default."""
+
+    def detect(self) -> Machine:
+        """The machine as asked for, with the rest detected."""
+        compiled = {"auto": None, "on": True, "off": False}[self.compile]
+        return Machine.detect(self.device, self.precision, compiled, self.threads)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,15 +160,10 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
         overwrite: Annotated[
             bool, arg(help="Replace what an earlier run left in the output folder.")
         ] = False,
-        image_column: ImageColumn = None,
-        label_column: LabelColumn = None,
-        resize: Resize = None,
-        device: Device = "auto",
-        precision: Float = "auto",
-        compile: Compile = "auto",
-        threads: Threads = None,
+        reading: OmitArgPrefixes[DataFlags] = DataFlags(),
+        hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
     ) -> None:
-        real = _load(data, image_column, label_column, resize, seed)
+        real = reading.load(data, seed)
         folder = out or Path("runs") / f"{real.train.name}-{method}-ipc{ipc}-seed{seed}".replace("/", "-")
         condensed = condense_dataset(
             real.train,
@@ -148,7 +171,7 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
             settings,
             parse_network(network),
             seed=seed,
-            machine=Machine.detect(device, precision, _COMPILE[compile], threads),
+            machine=hardware.detect(),
             out=folder,
             resume=resume,
             overwrite=overwrite,
@@ -183,13 +206,8 @@ def evaluate(
         Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")
     ] = None,
     overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    resize: Resize = None,
-    device: Device = "auto",
-    precision: Float = "auto",
-    compile: Compile = "auto",
-    threads: Threads = None,
+    reading: OmitArgPrefixes[DataFlags] = DataFlags(),
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
     if json:
@@ -197,7 +215,7 @@ def evaluate(
     chosen = {name: parse_network(name) for name in split_networks(networks)}
     training: CondensedDataset | ImageDataset
     if whole:
-        real = _load(str(folder), image_column, label_column, resize, seed)
+        real = reading.load(str(folder), seed)
         training, recipe = real.train, Recipe.of_whole_set(len(real.train))
         about: dict[str, Any] = {
             "method": {"name": "whole", "settings": {}},
@@ -211,11 +229,11 @@ def evaluate(
         training = CondensedDataset.load(folder)
         recipe, about = training.recipe, training.record | {"run": run_result(folder)}
         # The seed that condensed also set the test images of a folder without a test split aside.
-        real = _load(data or training.data.name, image_column, label_column, resize, about["seed"])
+        real = reading.load(data or training.data.name, about["seed"])
         if real.train.fingerprint != about["data"]["fingerprint"]:
             print("note: these are not the real images that the set was condensed from", file=sys.stderr)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
-    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+    machine = hardware.detect()
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"{len(real.test):,} test images")  # fmt: skip
     results = {}
@@ -245,13 +263,8 @@ def compare(
         Path | None, arg(metavar="FILE", help="Write scores, recipes and circumstances there.")
     ] = None,
     overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    resize: Resize = None,
-    device: Device = "auto",
-    precision: Float = "auto",
-    compile: Compile = "auto",
-    threads: Threads = None,
+    reading: OmitArgPrefixes[DataFlags] = DataFlags(),
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Evaluate several condensed sets alike, each by its recipe: one table, with Welch's t-test."""
     if json:
@@ -261,10 +274,10 @@ def compare(
     sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
     chosen = {name: parse_network(name) for name in split_networks(networks)}
     first = next(iter(sets.values()))
-    real = _load(data or first.data.name, image_column, label_column, resize, first.record["seed"])
+    real = reading.load(data or first.data.name, first.record["seed"])
     for condensed in sets.values():
         require_same_shape(condensed.data, real.test)
-    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+    machine = hardware.detect()
     rows, results = [], {}
     for title, condensed in sets.items():
         recipe = condensed.recipe if epochs is None else replace(condensed.recipe, epochs=epochs)
@@ -305,15 +318,12 @@ def benchmark(
         Path | None, arg(metavar="FILE", help="Write the timings and circumstances there.")
     ] = None,
     overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
-    device: Device = "auto",
-    precision: Float = "auto",
-    compile: Compile = "auto",
-    threads: Threads = None,
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Time condensing and evaluation against a plain implementation, side by side."""
     if json:
         require_new_file(json, overwrite=overwrite)
-    machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+    machine = hardware.detect()
     # A whole run is long: what is timed is what it would do.
     result = measure(machine.for_work(10**6, 32, 32), repeats=repeats)
     if json:
@@ -333,15 +343,12 @@ def paper(
     ] = "full",
     workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
     dry_run: Annotated[bool, arg(help="Only list the cells and estimate the time.")] = False,
-    results: Annotated[Path, arg(help="Where results are; may be shared by machines, with --runs.")] = Path(
+    results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
     report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
-    device: Device = "auto",
-    precision: Float = "auto",
-    compile: Compile = "auto",
-    threads: Threads = None,
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
     folders = Folders(results, runs)
@@ -353,9 +360,9 @@ def paper(
         if workers < 1:
             raise UsageError(f"--workers must be at least 1; found {workers}")
         entries = TABLES[table].select(SCALES[scale], rows, columns)
-        machine = Machine.detect(device, precision, _COMPILE[compile], threads)
+        machine, cells = hardware.detect(), [entry.cell for entry in entries]
         if dry_run:
-            seconds = estimated_seconds([entry.cell for entry in entries], folders, machine)
+            seconds = estimated_seconds(cells, folders, machine)
             for entry, needed in zip(entries, seconds, strict=True):
                 state = "finished" if folders.result(entry.cell) else f"to do, about {_duration(needed)}"
                 print(f"{entry.row}, {entry.column}: {state}  {entry.cell.id}")
@@ -384,17 +391,6 @@ def list_known() -> None:
         width = max(map(len, entries))
         for name, description in entries.items():
             print(f"  {name:<{width}}  {description}")
-
-
-def _load(
-    data: str, image_column: str | None, label_column: str | None, resize: str | None, seed: int
-) -> DataSplits:
-    splits = load_dataset(
-        data, image_column=image_column, label_column=label_column, resize=resize, seed=seed
-    )
-    for note in splits.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return splits
 
 
 def _first_line(thing: object) -> str:
