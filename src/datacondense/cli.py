@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -16,74 +16,17 @@ from datacondense.comparison import NOTE, Row, table
 from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
-from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
+from datacondense.data import ImageDataset, known_datasets
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.evaluation import evaluate_recorded, require_same_shape
 from datacondense.experiments import SCALES, TABLES, Folders, estimated_seconds, run_table, write_book
 from datacondense.files import require_new_file, require_writable_folder, write_atomically, write_json
-from datacondense.machine import Machine, Precision
+from datacondense.flags import Artifacts, Data, DataFlags, MachineFlags, Seed
 from datacondense.methods import METHODS, GradientMatching, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
 from datacondense.training import Recipe
-
-Data = Annotated[
-    str,
-    arg(
-        metavar="DATA",
-        help="A known name (see `datacondense list`), a Hub id (owner/name), a folder of parquet, or a "
-        "folder of images by class (train/CLASS/*.png).",
-    ),
-]
-Artifacts = Annotated[
-    Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote.")
-]
-Seed = Annotated[int, arg(help="Determines everything random.")]
-
-
-@dataclass(frozen=True)
-class DataFlags:
-    """How the data are read."""
-
-    image_column: str | None = None
-    """The column with the images, where it is not clear."""
-    label_column: str | None = None
-    """The column with the labels, where it is not clear."""
-    resize: Annotated[str | None, arg(metavar="N|HxW")] = None
-    """Bring every image to this size."""
-
-    def load(self, data: str, seed: int) -> DataSplits:
-        """The images, with what there is to note printed."""
-        splits = load_dataset(
-            data,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            resize=self.resize,
-            seed=seed,
-        )
-        for note in splits.notes:
-            print(f"note: {note}", file=sys.stderr)
-        return splits
-
-
-@dataclass(frozen=True)
-class MachineFlags:
-    """What to compute on; nothing of it belongs to the method."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    precision: Precision = "auto"
-    """Of convolutions on real images and in training; auto measures what this machine does best."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Compile what runs often; auto does where the work is long and there is a C++ compiler."""
-    threads: int | None = None
-    """Of PyTorch on a CPU; its own choice by default."""
-
-    def detect(self) -> Machine:
-        """The machine as asked for, with the rest detected."""
-        compiled = {"auto": None, "on": True, "off": False}[self.compile]
-        return Machine.detect(self.device, self.precision, compiled, self.threads)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

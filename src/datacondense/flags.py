@@ -1,0 +1,70 @@
+"""Flags of the command line that several verbs share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from datacondense.data import DataSplits, load_dataset
+from datacondense.machine import Machine, Precision
+
+Data = Annotated[
+    str,
+    arg(
+        metavar="DATA",
+        help="A known name (see `datacondense list`), a Hub id (owner/name), a folder of parquet, or a "
+        "folder of images by class (train/CLASS/*.png).",
+    ),
+]
+Artifacts = Annotated[
+    Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote.")
+]
+Seed = Annotated[int, arg(help="Determines everything random.")]
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """How the data are read."""
+
+    image_column: str | None = None
+    """The column with the images, where it is not clear."""
+    label_column: str | None = None
+    """The column with the labels, where it is not clear."""
+    resize: Annotated[str | None, arg(metavar="N|HxW")] = None
+    """Bring every image to this size."""
+
+    def load(self, data: str, seed: int) -> DataSplits:
+        """The images, with what there is to note printed."""
+        splits = load_dataset(
+            data,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            resize=self.resize,
+            seed=seed,
+        )
+        for note in splits.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return splits
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """What to compute on; nothing of it belongs to the method."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Of convolutions on real images and in training; auto measures what this machine does best."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile what runs often; auto does where the work is long and there is a C++ compiler."""
+    threads: int | None = None
+    """Of PyTorch on a CPU; its own choice by default."""
+
+    def detect(self) -> Machine:
+        """The machine as asked for, with the rest detected."""
+        compiled = {"auto": None, "on": True, "off": False}[self.compile]
+        return Machine.detect(self.device, self.precision, compiled, self.threads)
