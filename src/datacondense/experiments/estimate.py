@@ -12,13 +12,12 @@ from torch.nn import functional as F
 from datacondense.data.images import ImageDataset
 from datacondense.experiments.cells import Cell
 from datacondense.experiments.running import Folders
-from datacondense.experiments.tables import DATA
+from datacondense.experiments.tables import CLASSES, DATA
 from datacondense.machine import Machine
 from datacondense.methods import Task
 from datacondense.networks import Network, build_network
 from datacondense.randomness import global_stream
 
-CLASSES = 10
 #: Images of the timed batch.
 _TIMED = 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -21,9 +22,14 @@ from datacondense.methods import (
     RandomSelection,
     loops_for,
 )
+from datacondense.methods.features import TrainedSelection
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
 from datacondense.networks.base import Architecture
 from datacondense.training import Recipe
+
+
+#: Of every dataset of the paper's tables.
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,12 @@ class Scale:
     """K · T of gradient matching; None: K = 1000."""
     distillation_iterations: int | None = None
     """None: as many as the authors of Dataset Distillation took."""
+    feature_epochs: int | None = None
+    """Over the whole set, of the network whose features select images; None: what the methods take."""
     whole_updates: int = 10_000
     """Of a network trained on the whole set."""
-    max_epochs: int = 1000
+    max_updates: int | None = None
+    """Of a network trained on a condensed set; None: all epochs of the recipe."""
 
     def method(self, method: Method, ipc: int) -> Method:
         """`method` with as many iterations as this scale has."""
@@ -66,7 +75,16 @@ class Scale:
             return replace(method, iterations=max(1, self.matchings // loops_for(ipc)[0]))
         if isinstance(method, DatasetDistillation) and self.distillation_iterations:
             return replace(method, iterations=self.distillation_iterations)
+        if isinstance(method, TrainedSelection) and self.feature_epochs:
+            return replace(method, feature_epochs=self.feature_epochs)
         return method
+
+    def recipe(self, recipe: Recipe, images: int) -> Recipe:
+        """`recipe` with as many epochs over a condensed set of so many images as this scale has."""
+        if self.max_updates is None:
+            return recipe
+        per_epoch = math.ceil(images / recipe.batch_size)
+        return replace(recipe, epochs=min(recipe.epochs, max(1, self.max_updates // per_epoch)))
 
     def protocol(self, method: Method) -> tuple[tuple[int, ...], int]:
         """Seeds of the sets, networks per set. Draws cost nothing: a single set becomes one per network."""
@@ -81,14 +99,15 @@ SCALES = {
         Scale("full", "the paper's protocol: K = 1000, 5 sets × 20 networks"),
         Scale(
             "quick",
-            "K · T = 100, 1,000 iterations of Dataset Distillation, 1,000 updates on a whole set; 1 set × 5 "
-            "networks (random selection: 5 sets × 1) and at most 300 epochs",
+            "K · T = 100, 1,000 iterations of Dataset Distillation, features after 4 epochs, 1,000 updates on "
+            "a whole set; 1 set × 5 networks (random selection: 5 sets × 1), each at most 300 updates",
             sets=1,
             trials=5,
             matchings=100,
             distillation_iterations=1000,
+            feature_epochs=4,
             whole_updates=1000,
-            max_epochs=300,
+            max_updates=300,
         ),
     )
 }
@@ -144,7 +163,7 @@ def cell(
     sets = Sets(data, scale.method(method, ipc), ipc, condensing)
     recipe = None if isinstance(method, DatasetDistillation) else evaluation_recipe(data, ipc, trained)
     if recipe:
-        recipe = replace(recipe, epochs=min(recipe.epochs, scale.max_epochs))
+        recipe = scale.recipe(recipe, ipc * CLASSES)
     return Cell(data, sets, trained, recipe, seeds, trials, scale.name)
 
 
