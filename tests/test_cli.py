@@ -47,7 +47,7 @@ def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "± " in out
     assert "(n = 2)" in out
-    assert "300 epochs, augmentation none, 359 test images" in out
+    assert "300 epochs, augmentation none, tested on ImageDataset('digits', 359 images of 1×8×8" in out
     results = json.loads(scores.read_text())
     assert list(results) == ["convnet(width=3,depth=1)", "mlp"]
     for result in results.values():

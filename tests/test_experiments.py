@@ -17,6 +17,7 @@ import torch
 
 from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
+from datacondense.data import load_dataset
 from datacondense.experiments import SCALES, TABLES, Cell, Entry, Folders, Scale, Sets, Table, book, run_table
 from datacondense.experiments import running as running_module
 from datacondense.experiments.claims import STALE, claimed
@@ -218,6 +219,16 @@ def test_the_verb(toy_table: Table, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_bad_usage(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", *arguments]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_the_book_says_what_was_measured_on_jpeg_copies(
+    toy_table: Table, machine: Machine, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lossless = load_dataset("digits")
+    copy = replace(lossless, train=replace(lossless.train, jpeg=True))
+    monkeypatch.setattr(running_module, "_data", lambda name: copy)
+    run_table("toy", entries()[:2], folders, machine)
+    assert book(folders).count("full, digits (JPEG)) / 91.7 ± 0.5") == 2
 
 
 def test_the_book_is_that_of_the_committed_results() -> None:

@@ -162,11 +162,7 @@ def evaluate(
         training, recipe = real.train, Recipe.of_whole_set(len(real.train))
         about: dict[str, Any] = {
             "method": {"name": "whole", "settings": {}},
-            "data": {
-                "name": real.train.name,
-                "images": len(real.train),
-                "fingerprint": real.train.fingerprint,
-            },
+            "data": real.train.description,
         }
     else:
         training = CondensedDataset.load(folder)
@@ -178,7 +174,7 @@ def evaluate(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     machine = hardware.detect()
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
-          f"{len(real.test):,} test images")  # fmt: skip
+          f"tested on {real.test!r}")  # fmt: skip
     results = {}
     for name, network in chosen.items():
         score, result = evaluate_recorded(

@@ -163,12 +163,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "class_names": list(real.class_names),
         "mean": list(real.mean),
         "std": list(real.std),
-        "data": {
-            "name": real.name,
-            "images": len(real),
-            "image_shape": list(real.image_shape),
-            "fingerprint": real.fingerprint,
-        },
+        "data": real.description,
         "versions": versions(),
     }
 

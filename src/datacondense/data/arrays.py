@@ -34,7 +34,7 @@ def read_memory(data: object, where: str, how: Reading) -> RawSplit:
 
     if isinstance(data, ImageDataset):
         images = resize_all(data.images, how.size)
-        return RawSplit(images, data.labels.tolist(), where, item, data.class_names)
+        return RawSplit(images, data.labels.tolist(), where, item, data.class_names, data.jpeg)
     if isinstance(data, IterableDataset):
         raise UsageError(
             f"{where}: found an IterableDataset; expected one with len() and [index] (map-style)"
@@ -108,8 +108,9 @@ def _read_items(dataset: Dataset[Any], where: str, how: Reading) -> RawSplit:
         return f"{where}, item {index}"
 
     if images and all(isinstance(image, Image.Image) for image in images):
-        pixels = decode_all(images, item, how.size)
+        pixels, jpeg = decode_all(images, item, how.size)
     else:
+        jpeg = False
         pixels = (
             resize_all(as_images(_stack(images, where), where), how.size)
             if images
@@ -120,7 +121,7 @@ def _read_items(dataset: Dataset[Any], where: str, how: Reading) -> RawSplit:
         source = source.dataset
     names = getattr(source, "classes", ())
     declared = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
-    return RawSplit(pixels, labels, where, item, (tuple(names) or None) if declared else None)
+    return RawSplit(pixels, labels, where, item, (tuple(names) or None) if declared else None, jpeg)
 
 
 def _stack(images: list[Any], where: str) -> Tensor:

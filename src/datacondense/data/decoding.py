@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 Picture = bytes | str | Path | Image.Image
+
+
+class Decoded(NamedTuple):
+    """What `decode_all` returns."""
+
+    images: UInt8[Tensor, "n c h w"]
+    jpeg: bool
+    """Some of them were JPEG, which loses detail that small images cannot spare."""
 
 
 def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -49,7 +58,7 @@ def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | 
 
 def decode_all(
     pictures: Iterable[Picture], name: Callable[[int], str], size: tuple[int, int] | None
-) -> UInt8[Tensor, "n c h w"]:
+) -> Decoded:
     """All pictures, grey (c = 1) or, as soon as one of them has colour, RGB (c = 3).
 
     Transparent parts become black, 16-bit greys are scaled to 8 bits, the EXIF orientation is applied; of an
@@ -60,12 +69,13 @@ def decode_all(
             message says which, by `name(index)`.
     """
     arrays: list[NDArray[np.uint8]] = []
+    jpeg = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, picture in enumerate(pictures):
             try:
-                array = _decode(picture, size)
+                array, format = _decode(picture, size)
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
                 raise DatacondenseError(
                     f"{name(index)}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many "
@@ -80,12 +90,13 @@ def decode_all(
             if arrays and array.shape[:2] != arrays[0].shape[:2]:
                 raise different_sizes(name(0), arrays[0].shape[:2], name(index), array.shape[:2])
             arrays.append(array)
+            jpeg |= format == "JPEG"
     if not arrays:
-        return torch.empty(0, 1, 0, 0, dtype=torch.uint8)
+        return Decoded(torch.empty(0, 1, 0, 0, dtype=torch.uint8), jpeg)
     if any(array.ndim == 3 for array in arrays):
         rgb = [array if array.ndim == 3 else array[..., None].repeat(3, axis=2) for array in arrays]
-        return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).contiguous()
-    return torch.from_numpy(np.stack(arrays)).unsqueeze(1)
+        return Decoded(torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).contiguous(), jpeg)
+    return Decoded(torch.from_numpy(np.stack(arrays)).unsqueeze(1), jpeg)
 
 
 def different_sizes(
@@ -113,15 +124,15 @@ def resize_all(
     return torch.cat(pieces)
 
 
-def _decode(picture: Picture, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """(h, w) where the picture is grey, (h, w, 3) where it has colour."""
+def _decode(picture: Picture, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], str | None]:
+    """(h, w) where the picture is grey, (h, w, 3) where it has colour; and the file format."""
     if isinstance(picture, Image.Image):
-        return _pixels(picture, size)
+        return _pixels(picture, size), picture.format
     with Image.open(
         io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=_FORMATS
     ) as image:
         image.load()
-        return _pixels(image, size)
+        return _pixels(image, size), image.format
 
 
 def _pixels(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:

@@ -63,9 +63,9 @@ def _read_classes(folder: Path, how: Reading) -> RawSplit:
     def name(index: int) -> str:
         return str(files[index][0])
 
-    images = decode_all((file for file, _ in files), name, how.size)
+    images, jpeg = decode_all((file for file, _ in files), name, how.size)
     names = tuple(place.name for place in classes)
-    return RawSplit(images, [label for _, label in files], str(folder), name, names)
+    return RawSplit(images, [label for _, label in files], str(folder), name, names, jpeg)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -37,6 +38,8 @@ class ImageDataset:
     """Per channel, likewise."""
     name: str = "arrays"
     """What the data is called; the paper's recipe depends on it (MNIST is augmented)."""
+    jpeg: bool = False
+    """Some of the images were JPEG files, which lose detail: said beside results."""
 
     @classmethod
     def create(
@@ -82,7 +85,8 @@ class ImageDataset:
 
     def __repr__(self) -> str:
         shape = "×".join(str(size) for size in self.image_shape)
-        return f"ImageDataset({self.name!r}, {len(self):,} images of {shape}, {self.classes} classes)"
+        kind = "JPEG images" if self.jpeg else "images"
+        return f"ImageDataset({self.name!r}, {len(self):,} {kind} of {shape}, {self.classes} classes)"
 
     @property
     def image_shape(self) -> ImageShape:
@@ -123,6 +127,17 @@ class ImageDataset:
     def subset(self, indices: Int[Tensor, " m"]) -> ImageDataset:
         """The images at `indices`, with the same classes, mean and std."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What records say about the data, as JSON can hold it."""
+        return {
+            "name": self.name,
+            "images": len(self),
+            "image_shape": list(self.image_shape),
+            "jpeg": self.jpeg,
+            "fingerprint": self.fingerprint,
+        }
 
     @cached_property
     def fingerprint(self) -> str:

@@ -40,6 +40,8 @@ class RawSplit:
     """How an error calls image i: `pictures/train/cat/3.png`."""
     class_names: tuple[str, ...] | None = None
     """The classes that the source declares; integer labels are positions in it."""
+    jpeg: bool = False
+    """Some of the images were JPEG files."""
 
 
 class Found(NamedTuple):

@@ -206,7 +206,7 @@ def _create(
     checked = ImageDataset.create(
         split.images, labels, classes, name=split.where, statistics_of=statistics_of
     )
-    return replace(checked, name=name)
+    return replace(checked, name=name, jpeg=split.jpeg)
 
 
 def _set_aside(whole: ImageDataset, notes: tuple[str, ...], seed: int) -> DataSplits:
@@ -221,6 +221,7 @@ def _set_aside(whole: ImageDataset, notes: tuple[str, ...], seed: int) -> DataSp
         f"drawn with seed {seed}) were set aside for testing"
     )
     train = ImageDataset.create(whole.images[kept], whole.labels[kept], whole.class_names, name=whole.name)
+    train = replace(train, jpeg=whole.jpeg)
     test = replace(whole.subset(held_out), mean=train.mean, std=train.std)
     return DataSplits(train, test, (*notes, note))
 

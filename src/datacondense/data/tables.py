@@ -157,10 +157,12 @@ def _read_table(
 
     # Row by row out of Arrow: a list of all rows would be a second copy of the data.
     pictures = (encoded(index, cell.as_py()) for index, cell in enumerate(table.column(image)))
+    images, jpeg = decode_all(pictures, row, how.size)
     return RawSplit(
-        decode_all(pictures, row, how.size),
+        images,
         table.column(label).to_pylist(),
         f"{where}, split '{split}'",
         row,
         tuple(names) if (names := getattr(features[label], "names", None)) else None,
+        jpeg,
     )

@@ -55,4 +55,6 @@ def _place(entry: Entry, result: dict[str, Any] | None) -> str:
         return f"– / {reported}"
     found = result["measured"]
     mean, std = 100 * found["mean"], 100 * found["std"]
-    return f"{mean:.1f} ± {std:.1f} (n = {found['n']}, {result['scale']}) / {reported}"
+    data = result.get("data", {})
+    copy = f", {data['name']} (JPEG)" if data.get("jpeg") else ""
+    return f"{mean:.1f} ± {std:.1f} (n = {found['n']}, {result['scale']}{copy}) / {reported}"

@@ -190,7 +190,6 @@ class _Worker:
             about["condensed"] = {
                 "seed": seed,
                 "recipe": asdict(training.recipe),
-                "data": training.record["data"],
                 "run": run_result(self.folders.set(cell.sets, seed)),
             }
         return about | {"run": run}
@@ -214,6 +213,7 @@ class _Worker:
                 },
                 "scale": cell.scale,
                 "configuration": cell.configuration(),
+                "data": _data(cell.data).train.description,
                 "sets": sets,
             },
         )  # fmt: skip

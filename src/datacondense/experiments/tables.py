@@ -27,7 +27,6 @@ from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet
 from datacondense.networks.base import Architecture
 from datacondense.training import Recipe
 
-
 #: Of every dataset of the paper's tables.
 CLASSES = 10
 
@@ -99,8 +98,8 @@ SCALES = {
         Scale("full", "the paper's protocol: K = 1000, 5 sets × 20 networks"),
         Scale(
             "quick",
-            "K · T = 100, 1,000 iterations of Dataset Distillation, features after 4 epochs, 1,000 updates on "
-            "a whole set; 1 set × 5 networks (random selection: 5 sets × 1), each at most 300 updates",
+            "K · T = 100, 1,000 iterations of Dataset Distillation, features after 4 epochs, 1,000 updates "
+            "on a whole set; 1 set × 5 networks (random selection: 5 sets × 1), each at most 300 updates",
             sets=1,
             trials=5,
             matchings=100,

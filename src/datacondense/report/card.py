@@ -27,7 +27,7 @@ configs:
 # {name}, condensed to {ipc} per class
 
 {n} images of {shape} in {classes} classes, made by datacondense {version} with `{method}` from the {real_n:,}
-training images of `{name}`, to train networks on in their place.
+training {images} of `{name}`, to train networks on in their place.
 
 ![The condensed images, a row per class](condensed.png)
 
@@ -78,6 +78,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
             "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.",
         ),
         real_n=record["data"]["images"],
+        images="images (JPEG)" if record["data"].get("jpeg") else "images",
         mean=_numbers(data.mean),
         std=_numbers(data.std),
         recipe=_table(asdict(recipe)),
