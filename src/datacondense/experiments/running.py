@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
+import multiprocessing.connection
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from datacondense.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import CHECKPOINT, condense, run_result
@@ -73,9 +74,38 @@ def run_table(
     if workers < 1:
         raise UsageError(f"--workers must be at least 1; found {workers}")
     folders.runs.mkdir(parents=True, exist_ok=True)
-    if workers == 1:
-        _Worker(table, folders, machine).run(entries)
-        return
+    progress = _Progress(table, entries, folders)
+    with progress.bar:
+        if workers == 1:
+            _Worker(table, folders, machine).run(entries, progress)
+        else:
+            _run_in_processes(table, entries, folders, machine, workers, progress)
+
+
+class _Progress:
+    """A bar of finished cells, whoever finished them."""
+
+    def __init__(self, table: str, entries: Sequence[Entry], folders: Folders) -> None:
+        self.entries, self.folders = entries, folders
+        self.bar = tqdm(total=len(entries), initial=self._finished(), desc=table, unit="cell",
+                        dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
+
+    def look(self) -> None:
+        """Show what is finished by now."""
+        self.bar.update(self._finished() - self.bar.n)
+
+    def _finished(self) -> int:
+        return sum(self.folders.result(entry.cell) is not None for entry in self.entries)
+
+
+def _run_in_processes(
+    table: str,
+    entries: Sequence[Entry],
+    folders: Folders,
+    machine: Machine,
+    workers: int,
+    progress: _Progress,
+) -> None:
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     arguments = (table, entries, folders, machine, threads)
@@ -83,8 +113,9 @@ def run_table(
     try:
         for child in children:
             child.start()
-        for child in children:
-            child.join()
+        while working := [child.sentinel for child in children if child.is_alive()]:
+            multiprocessing.connection.wait(working, timeout=POLL)
+            progress.look()
     finally:
         for child in children:
             if child.is_alive():
@@ -98,7 +129,7 @@ def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Mach
     torch.set_num_threads(threads)
     sys.stderr = _Lines()
     try:
-        _Worker(table, folders, machine).run(entries)
+        _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
         sys.exit(1)
@@ -119,7 +150,7 @@ class _Worker:
     folders: Folders
     machine: Machine
 
-    def run(self, entries: Sequence[Entry]) -> None:
+    def run(self, entries: Sequence[Entry], progress: _Progress) -> None:
         failed: dict[str, DatacondenseError] = {}
         while todo := [
             entry for entry in entries
@@ -131,7 +162,8 @@ class _Worker:
                     worked |= self._attempt(entry)
                 except DatacondenseError as error:
                     failed[entry.cell.id] = error
-                    print(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
+                    tqdm.write(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
+                progress.look()
             if not worked:
                 time.sleep(POLL)
         with suppress(OSError):
@@ -159,8 +191,9 @@ class _Worker:
                 score = self._finish(cell, [sets[str(seed)] for seed in cell.seeds])
                 partial.unlink()
                 worked = True
-                print(f"{entry.row}, {entry.column}: {score}, {cell.scale}; "
-                      f"the paper: {entry.reported or 'no number'}", flush=True)  # fmt: skip
+                tqdm.write(f"{entry.row}, {entry.column}: {score}, {cell.scale}; "
+                           f"the paper: {entry.reported or 'no number'}")  # fmt: skip
+                sys.stdout.flush()
             return worked
 
     def _training(self, cell: Cell, seed: int) -> CondensedDataset | ImageDataset | None:
