@@ -9,6 +9,7 @@ import torch
 
 from datacondense import Machine, benchmark, cli
 from datacondense.benchmark import Part, Timing, composed, parts
+from datacondense.hardware import peak_resident
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -55,3 +56,13 @@ def test_the_command_prints_ratios_and_writes_json(tmp_path, capsys: pytest.Capt
     assert result["run"]["hardware"]
     assert result["shapes"]["tiny"]["parts"]["one iteration, ipc 1"]["ratio"] > 0
     assert result["shapes"]["tiny"]["share of attainable"] > 0
+    assert min(result["shapes"]["tiny"]["peak memory"].values()) > 2**26, "PyTorch alone takes more"
+
+
+def test_the_peak_is_that_of_the_process_and_stays() -> None:
+    before = peak_resident()
+    size = before + 2**26
+    held = bytearray(size)  # zeros are not resident before they are written
+    held[::4096] = b"x" * len(held[::4096])
+    del held
+    assert size < peak_resident() < size + before + 2**26

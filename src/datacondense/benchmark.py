@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from datacondense.data.images import ImageDataset, ImageShape
+from datacondense.hardware import peak_resident
 from datacondense.machine import Machine
 from datacondense.matching import gradient_distance, network_gradient, pull_back
 from datacondense.methods import Task
@@ -26,6 +29,10 @@ from datacondense.training import Recipe, predict, train
 
 CLASSES, REAL_BATCH, TESTED = 10, 256, 1000
 SHAPES: dict[str, ImageShape] = {"CIFAR-10": (3, 32, 32), "MNIST": (1, 28, 28)}
+
+
+Side = Literal["plain", "ours"]
+SIDES: tuple[Side, ...] = ("plain", "ours")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ def benchmark(machine: Machine, *, repeats: int = 5, report: Callable[[str], Non
     matchings and 9 inner loops of 50 epochs; an evaluation is 300 epochs on 100 images and 10,000 tested.
 
     Returns:
-        Medians, ratios and shares of the attainable rate, with the circumstances, as JSON can hold them.
+        Medians in seconds, ratios, shares of the attainable rate, and the peak memory of each side in bytes,
+        with the circumstances, as JSON can hold them.
     """
     result: dict[str, Any] = {"run": provenance(machine), "repeats": repeats, "shapes": {}}
     rate = attainable_rate(machine)
@@ -68,16 +76,20 @@ def benchmark(machine: Machine, *, repeats: int = 5, report: Callable[[str], Non
     for name, shape in SHAPES.items():
         timings = {part: _timed(work, repeats) for part, work in parts(shape, machine).items()}
         timings |= composed(timings)
+        memory = {side: peak_memory(shape, machine, side) for side in SIDES}
         flops = 10 * (REAL_BATCH + 6) * pass_flops(shape)
         share = flops / rate / timings["one iteration, ipc 1"].ours
         for part, timing in timings.items():
             first = f"{timing.first:10.1f}" if timing.first else ""
             label = f"{name}: {part}"
             report(f"{label:<48} {timing.plain:9.3f} {timing.ours:9.3f} {timing.ratio:6.1f}   {first}")
+        report(f"{name}: peak memory of a process that runs all parts: "
+               + ", ".join(f"{side} {peak / 2**20:,.0f} MiB" for side, peak in memory.items()))  # fmt: skip
         report(f"{name}: one iteration at ipc 1 runs at {share:.0%} of the rate of convolutions alone")
         result["shapes"][name] = {
             "parts": {part: {**vars(timing), "ratio": timing.ratio} for part, timing in timings.items()},
             "share of attainable": share,
+            "peak memory": memory,
         }
     return result
 
@@ -136,6 +148,22 @@ def composed(parts: dict[str, Timing]) -> dict[str, Timing]:
         "one iteration, ipc 10": total({real: 10 * CLASSES, ten: 10 * CLASSES, epochs: 9 * 50 // 5}),
         "evaluation, 300 epochs, 10,000 tested": total({epochs: 300 // 5, test: 10_000 // TESTED}),
     }
+
+
+def peak_memory(shape: ImageShape, machine: Machine, side: Side) -> int:
+    """Bytes at the most, in a process of its own, while one side runs every part: of the GPU where that is
+    the device, else of the process, PyTorch itself and compilation included."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_peak_memory, shape, machine, side, torch.get_num_threads()).result()
+
+
+def _peak_memory(shape: ImageShape, machine: Machine, side: Side, threads: int) -> int:
+    torch.set_num_threads(threads)
+    for part in parts(shape, machine).values():
+        getattr(part, side)()
+    if machine.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(machine.device)
+    return peak_resident()
 
 
 def plain_image_gradient(

@@ -1,4 +1,4 @@
-"""The name of the processor or GPU that a number was measured on."""
+"""The name of the processor or GPU that a number was measured on, and the memory taken."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def peak_resident() -> int:
+    """The most memory that this process has held, in bytes."""
+    try:  # of this program alone; getrusage on Linux counts what the process was before exec, too
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
