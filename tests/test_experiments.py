@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
 from datacondense.data import load_dataset
 from datacondense.experiments import SCALES, TABLES, Cell, Entry, Folders, Scale, Sets, Table, book, run_table
 from datacondense.experiments import running as running_module
+from datacondense.experiments.book import write_book
 from datacondense.experiments.claims import STALE, claimed
+from datacondense.experiments.curves import measured_lines
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.experiments.tables import DATA, Images
+from datacondense.files import write_json
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)
@@ -229,6 +233,26 @@ def test_the_book_says_what_was_measured_on_jpeg_copies(
     monkeypatch.setattr(running_module, "_data", lambda name: copy)
     run_table("toy", entries()[:2], folders, machine)
     assert book(folders).count("full, digits (JPEG)) / 91.7 ± 0.5") == 2
+
+
+def test_curves_are_drawn_beside_the_book(folders: Folders, tmp_path: Path) -> None:
+    def measure(scale: str, column: str, mean: float, *, jpeg: bool = False) -> None:
+        (entry,) = TABLES["accuracy-by-ipc"].select(SCALES[scale], "cifar10-herding", column)
+        data = {"name": "cifar10", "jpeg": jpeg}
+        result = {"measured": {"mean": mean, "std": 0.01, "n": 5}, "scale": scale, "data": data}
+        write_json(folders.results / "table1" / f"{entry.cell.id}.json", result)
+
+    (folders.results / "table1").mkdir(parents=True)
+    write_book(folders, tmp_path / "docs" / "results.md")
+    assert not (tmp_path / "docs" / "accuracy-by-ipc.png").exists(), "there is nothing to draw"
+    measure("quick", "ipc10", 0.25, jpeg=True)
+    measure("full", "ipc10", 0.5, jpeg=True)
+    measure("quick", "ipc1", 0.125, jpeg=True)
+    assert measured_lines(folders) == {("cifar10 (JPEG)", "herding"): [(1, 12.5, 1.0), (10, 50.0, 1.0)]}
+    write_book(folders, tmp_path / "docs" / "results.md")
+    with Image.open(tmp_path / "docs" / "accuracy-by-ipc.png") as drawn:
+        assert drawn.width > 300
+    assert "](accuracy-by-ipc.png)" in (tmp_path / "docs" / "results.md").read_text()
 
 
 def test_the_book_is_that_of_the_committed_results() -> None:

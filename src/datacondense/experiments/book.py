@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from datacondense.experiments.curves import draw_curves, measured_lines
 from datacondense.experiments.running import Folders
 from datacondense.experiments.tables import SCALES, TABLES, Entry, Table
 from datacondense.files import write_atomically
+from datacondense.report.plots import can_plot
+
+#: The plot beside the book.
+CURVES = "accuracy-by-ipc.png"
 
 _HEAD = """# Results
 
@@ -19,13 +25,20 @@ dash where there is no number. Generated from `results/` by `datacondense paper 
 
 
 def write_book(folders: Folders, path: Path) -> None:
-    """Write `book` to `path`, whose folder is made where it is missing.
+    """Write `book` to `path`, whose folder is made where it is missing, and its plot beside it.
+
+    Without matplotlib the plot is left as it is, with one line that says so.
 
     Raises:
         DatacondenseError: `path` cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, book(folders).encode())
+    if lines := measured_lines(folders):
+        if can_plot():
+            draw_curves(lines, path.parent / CURVES)
+        else:
+            print(f"{CURVES} is not drawn: pip install 'datacondense[plots]'", file=sys.stderr)
 
 
 def book(folders: Folders) -> str:
@@ -46,6 +59,8 @@ def _section(table: Table, folders: Folders) -> str:
     lines += [[row, *(grid.get((row, column), "") for column in columns)] for row in rows]
     lines[0][0] = table.corner
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    if table.name == "accuracy-by-ipc" and measured_lines(folders):
+        text += f"\n![Accuracy against images per class, measured beside reported]({CURVES})\n"
     return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
 
 

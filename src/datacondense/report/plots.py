@@ -1,0 +1,43 @@
+"""Plots, drawn by matplotlib, which is optional: `pip install 'datacondense[plots]'`."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datacondense.errors import UsageError
+from datacondense.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed; it is not imported."""
+    return find_spec("matplotlib") is not None
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    if not can_plot():
+        raise UsageError("plots need matplotlib, which is not installed: pip install 'datacondense[plots]'")
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure; the suffix of `path` says the format: .png, .svg, .pdf.
+
+    Raises:
+        DatacondenseError: the file cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=110)
+    write_atomically(path, drawn.getvalue())
