@@ -24,7 +24,7 @@ Precision = Literal["auto", "bfloat16", "float32", "float64"]
 Forward = Callable[[Tensor], Tensor]
 
 #: Passes over a 32×32 image above which a run is longer than its compilation, several times over.
-_LONG = 200_000
+_LONG = 60_000
 
 
 @dataclass(frozen=True)
