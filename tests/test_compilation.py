@@ -12,6 +12,9 @@ from torch._dynamo.utils import counters
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, Recipe, condense, evaluate, machine
 from datacondense.machine import _compiler
+from datacondense.methods import Task
+from datacondense.methods.whole_set import whole_set_network
+from datacondense.training import predict
 
 pytestmark = [
     pytest.mark.usefixtures("untouched_random_state"),
@@ -35,6 +38,13 @@ def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
     # nothing more for three networks, three classes and two matchings.
     assert counters["stats"]["unique_graphs"] == 2
     assert (compiled - plain).norm() <= 1e-4 * plain.norm()
+
+
+@needs_compiler
+def test_features_are_found_after_compiled_training() -> None:
+    trained = whole_set_network(Task(toy_dataset(), 1, NETWORK, 0, COMPILED), Recipe(epochs=1))
+    logits = predict(trained.network, toy_dataset().images, PLAIN, prepare=toy_dataset().normalise)
+    torch.testing.assert_close(trained.network[-1](trained.features), logits)
 
 
 @needs_compiler

@@ -31,11 +31,12 @@ from datacondense import (
     evaluate,
 )
 from datacondense.cli import main
-from datacondense.methods import Task, features
-from datacondense.methods.features import ForgettingEvents, cache_folder, whole_set_network
+from datacondense.files import cache_folder
+from datacondense.methods import Task, whole_set
 from datacondense.methods.forgetting import most_forgotten
 from datacondense.methods.herding import herd
 from datacondense.methods.k_center import spread
+from datacondense.methods.whole_set import ForgettingEvents, whole_set_network
 from datacondense.training import train
 
 NETWORK = ConvNet(width=4, depth=2)
@@ -47,7 +48,7 @@ TRAINED = [Herding, KCenter, Forgetting]
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of the test's own, in memory and on disk."""
     monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(features, "_LATEST", {})
+    monkeypatch.setattr(whole_set, "_LATEST", {})
     return tmp_path / "cache"
 
 
@@ -62,14 +63,15 @@ def real() -> ImageDataset:
 
 @pytest.fixture
 def trainings(monkeypatch) -> list[Recipe]:
-    """The recipe of every training from here on."""
+    """The recipe of every training begun from here on."""
     recipes = []
 
     def counted(network, images, labels, recipe, *args, **kwargs):
-        recipes.append(recipe)
+        if kwargs["epochs"] == [0]:
+            recipes.append(recipe)
         train(network, images, labels, recipe, *args, **kwargs)
 
-    monkeypatch.setattr(features, "train", counted)
+    monkeypatch.setattr(whole_set, "train", counted)
     return recipes
 
 
@@ -195,12 +197,12 @@ def test_more_images_than_a_class_has_are_refused_before_any_training(real, meth
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_selection_depends_on_the_seed_alone_and_leaves_the_global_generator(real, method, monkeypatch):
     def chosen(seed):
-        features._LATEST.clear()
+        whole_set._LATEST.clear()
         return condense(real, 5, method(feature_epochs=1), NETWORK, seed=seed, machine=CPU).record["indices"]
 
     before = torch.get_rng_state()
     with monkeypatch.context() as patch:
-        patch.setattr(features, "_read", lambda path, task: None)  # trained every time
+        patch.setattr(whole_set._Training, "_save", lambda training: None)  # trained every time
         first = chosen(0)
         torch.rand(3)  # what ran before does not matter
         again = chosen(0)
@@ -223,7 +225,10 @@ def test_features_are_what_the_last_layer_sees(real, network, d):
 def test_the_network_is_trained_on_all_normalised_images(real):
     recipe, plain = Recipe(epochs=3), task(real).fresh_network()
     trained = whole_set_network(task(real), recipe)
-    train(plain, real.normalised(), real.labels, recipe, task(real).stream("whole set order"), CPU)
+    optimizer = recipe.optimizer(plain)
+    for epoch in range(recipe.epochs):
+        order = task(real).stream("whole set order", epoch)
+        train(plain, real.normalised(), real.labels, recipe, order, CPU, optimizer=optimizer, epochs=[epoch])
     torch.testing.assert_close(trained.network.state_dict(), plain.state_dict())
 
 
@@ -234,7 +239,7 @@ def test_one_training_serves_every_method_and_ipc(real, trainings, cache):
     assert len(trainings) == 1
     again = whole_set_network(task(real), Herding(feature_epochs=2).feature_recipe(30))
     assert again is whole_set_network(task(real, ipc=5), Herding(feature_epochs=2).feature_recipe(30))
-    features._LATEST.clear()  # another process
+    whole_set._LATEST.clear()  # another process
     condense(real, 2, Herding(feature_epochs=2), NETWORK, machine=CPU)
     assert len(trainings) == len(list(cache.iterdir())) == 1
 
@@ -256,11 +261,36 @@ def test_another_setting_is_another_training(real, trainings):
 
 def test_what_the_file_holds_is_what_was_trained(real):
     trained = whole_set_network(task(real), Recipe(epochs=2))
-    features._LATEST.clear()
+    whole_set._LATEST.clear()
     found = whole_set_network(task(real), Recipe(epochs=2))
     assert found is not trained
     assert torch.equal(found.forgotten, trained.forgotten)
     assert torch.equal(found.features, trained.features)
+
+
+def test_a_stopped_training_goes_on(real, trainings, cache, monkeypatch):
+    recipe = Recipe(epochs=5, batch_size=8)
+    uninterrupted = whole_set_network(task(real, network=with_dropout_and_batchnorm), recipe)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    whole_set._LATEST.clear()
+    monkeypatch.setattr(whole_set, "SAVE_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        counted = whole_set.train
+
+        def stopped(*args, **kwargs):
+            if kwargs["epochs"] == [3]:
+                raise KeyboardInterrupt
+            counted(*args, **kwargs)
+
+        patch.setattr(whole_set, "train", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            whole_set_network(task(real, network=with_dropout_and_batchnorm), recipe)
+    resumed = whole_set_network(task(real, network=with_dropout_and_batchnorm), recipe)
+    assert len(trainings) == 2
+    assert torch.equal(resumed.forgotten, uninterrupted.forgotten)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "rubbish", "other tensors", "no tensors"])
@@ -275,11 +305,12 @@ def test_a_damaged_file_is_made_again(real, trainings, cache, damage):
             "no tensors": safetensors.torch.save({}),
             "rubbish": b"\xff" * 100,
             "other tensors": safetensors.torch.save(
-                {"forgotten": torch.zeros(30), "network.0.weight": torch.zeros(1)}
+                {"forgetting.events": torch.zeros(30), "network.0.weight": torch.zeros(1)},
+                {"training": '{"done": 1}'},
             ),
         }[damage]
     )
-    features._LATEST.clear()
+    whole_set._LATEST.clear()
     again = whole_set_network(task(real), Recipe(epochs=1))
     assert len(trainings) == 2
     assert torch.equal(again.features, trained.features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import cycle
 from typing import Any
@@ -94,6 +94,7 @@ def train(
     *,
     prepare: Prepare | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    epochs: Iterable[int] | None = None,
     observe: Observe | None = None,
 ) -> None:
     """Train `network` in place, in the mode (train or eval) that it is in.
@@ -102,12 +103,13 @@ def train(
         images: normalised, or what `prepare` normalises batch by batch.
         generator: for the order of the images and their augmentation.
         optimizer: to go on with, its momentum kept; a fresh one by default.
+        epochs: which of the recipe's, counted from 0; all by default.
         observe: is called with every batch: the positions of its images, and their logits before the update.
     """
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
     forward = machine.forward(network, min(n, recipe.batch_size))
-    for epoch in range(recipe.epochs):
+    for epoch in range(recipe.epochs) if epochs is None else epochs:
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
             for group in optimizer.param_groups:

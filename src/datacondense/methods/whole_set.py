@@ -1,0 +1,214 @@
+"""A network trained once on the whole set: its features, and which images it forgot meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.files import cache_folder, write_atomically
+from datacondense.methods.base import Task
+from datacondense.networks import describe_network
+from datacondense.provenance import versions
+from datacondense.randomness import global_stream
+from datacondense.training import Recipe, predict, train
+
+#: Seconds of training after which the state is saved, at the end of an epoch.
+SAVE_EVERY = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class WholeSetNetwork:
+    """A network trained on all real images of `task`."""
+
+    task: Task
+    network: nn.Module
+    forgotten: Float[Tensor, " n"]
+    """How often each image was classified correctly at one presentation and wrongly at the next; infinity for
+    one that never was correct."""
+
+    @cached_property
+    def features(self) -> Float[Tensor, "n d"]:
+        """The input of the last `nn.Linear`, for each real image: float32, on the CPU, in evaluation mode."""
+        seen: list[Tensor] = []
+        hook = _last_linear(self.task, self.network).register_forward_pre_hook(
+            lambda layer, inputs: seen.append(inputs[0].flatten(1).float().cpu())
+        )
+        real = self.task.real
+        machine = replace(self.task.machine, compile=False)  # compiled code calls no hook
+        with hook:
+            predict(self.network, real.images, machine, prepare=real.normalise)
+        return torch.cat(seen)
+
+
+def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
+    """The task's network trained by `recipe` on all its real images.
+
+    It depends on images, network, recipe, seed, precision, kind of device and versions, not on ipc or method.
+    The last one is kept in memory; all of them (weights and forgetting events, not the large features) in
+    files below `cache_folder()`. A training that was stopped goes on from its last saved epoch. A file that
+    cannot be read is made again; a folder that cannot be written costs a warning.
+
+    Raises:
+        UsageError: the network has no `nn.Linear` layer.
+        DatacondenseError: the weights became infinite or NaN.
+    """
+    settings = json.dumps(_settings(task, recipe), sort_keys=True)
+    key = hashlib.sha256(settings.encode()).hexdigest()
+    if key not in _LATEST:
+        training = _Training(task, recipe, cache_folder() / f"network-{key[:32]}.safetensors", settings)
+        training.run()
+        _LATEST.clear()
+        _LATEST[key] = WholeSetNetwork(task, training.network, training.forgetting.counts())
+    return _LATEST[key]
+
+
+#: The network used last, by the hash of its settings: runs of several methods and ipc come one after another.
+_LATEST: dict[str, WholeSetNetwork] = {}
+
+
+def _settings(task: Task, recipe: Recipe) -> dict[str, Any]:
+    """Everything that determines the trained network."""
+    return {
+        "data": task.real.fingerprint,
+        "mean": task.real.mean,
+        "std": task.real.std,
+        "network": describe_network(task.network),
+        "layers": repr(task.fresh_network()),  # a user's code may have changed under the same name
+        "recipe": asdict(recipe),
+        "seed": task.seed,
+        "precision": task.machine.precision,
+        "device": task.machine.device.type,
+        "versions": versions(),
+    }
+
+
+class ForgettingEvents:
+    """Counts forgetting events (Toneva et al., ICLR 2019) as `train` presents its batches."""
+
+    def __init__(self, labels: Int[Tensor, " n"]) -> None:
+        self.labels = labels
+        self.correct = torch.zeros(len(labels), dtype=torch.bool)
+        self.learned = torch.zeros(len(labels), dtype=torch.bool)
+        self.events = torch.zeros(len(labels))
+
+    def see(self, batch: Int[Tensor, " b"], logits: Float[Tensor, "b k"]) -> None:
+        """An event for each image of the batch that was correct when last presented and no longer is."""
+        correct: Bool[Tensor, " b"] = logits.argmax(1).cpu() == self.labels[batch]
+        self.events[batch] += self.correct[batch] & ~correct
+        self.correct[batch] = correct
+        self.learned[batch] |= correct
+
+    def counts(self) -> Float[Tensor, " n"]:
+        """Events per image; infinity where it never was correct."""
+        return torch.where(self.learned, self.events, torch.inf)
+
+
+class _Training:
+    """A training that its file holds after every few epochs and in the end."""
+
+    def __init__(self, task: Task, recipe: Recipe, path: Path, settings: str) -> None:
+        self.task, self.recipe, self.path, self.settings = task, recipe, path, settings
+        self._start()
+        try:
+            self._restore()
+        except (OSError, safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
+            self._start()
+
+    def run(self) -> None:
+        """Train for the epochs that are left."""
+        _last_linear(self.task, self.network)  # a network that has none is refused before the long training
+        real, saved = self.task.real, time.monotonic()
+        bar = tqdm(total=self.recipe.epochs * len(real), initial=self.done * len(real), unit="image",
+                   desc=f"train on {real.name}", unit_scale=True, dynamic_ncols=True,
+                   disable=not sys.stderr.isatty())  # fmt: skip
+
+        def observe(batch: Tensor, logits: Tensor) -> None:
+            self.forgetting.see(batch, logits)
+            bar.update(len(batch))
+
+        with bar:
+            while self.done < self.recipe.epochs:
+                with global_stream(self.task.seed, "whole set dropout", self.done):
+                    train(
+                        self.network,
+                        real.images,
+                        real.labels,
+                        self.recipe,
+                        self.task.stream("whole set order", self.done),
+                        self.task.machine,
+                        prepare=real.normalise,
+                        optimizer=self.optimizer,
+                        epochs=[self.done],
+                        observe=observe,
+                    )
+                self._require_finite()
+                self.done += 1
+                if self.done == self.recipe.epochs or time.monotonic() - saved > SAVE_EVERY:
+                    self._save()
+                    saved = time.monotonic()
+
+    def _start(self) -> None:
+        self.network = self.task.fresh_network().train()
+        self.optimizer = self.recipe.optimizer(self.network)
+        self.forgetting = ForgettingEvents(self.task.real.labels)
+        self.done = 0
+
+    def _require_finite(self) -> None:
+        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
+            raise DatacondenseError(
+                "the network trained on the whole set became infinite or NaN; "
+                "a lower --feature-learning-rate usually helps"
+            )
+
+    def _save(self) -> None:
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors[f"momentum.{index}"] = state["momentum_buffer"]
+        tensors |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
+        separate = {name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()}
+        # One entry: safetensors writes several in any order.
+        about = {"training": json.dumps({"done": self.done, "settings": self.settings})}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, safetensors.torch.save(separate, metadata=about))
+        except (OSError, DatacondenseError) as error:
+            warnings.warn(f"the trained network will not be found again: {error}", stacklevel=2)
+
+    def _restore(self) -> None:
+        with safetensors.safe_open(self.path, framework="pt") as file:
+            done = int(json.loads((file.metadata() or {})["training"])["done"])
+            parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}, "forgetting": {}}
+            for name in file.keys():  # noqa: SIM118, not a dict
+                part, _, rest = name.partition(".")
+                parts[part][rest] = file.get_tensor(name)
+        self.network.load_state_dict(parts["network"])
+        momentum = {int(index): {"momentum_buffer": tensor} for index, tensor in parts["momentum"].items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": momentum})
+        for name in vars(self.forgetting):
+            setattr(self.forgetting, name, parts["forgetting"][name])
+        self.done = done
+
+
+def _last_linear(task: Task, network: nn.Module) -> nn.Linear:
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise UsageError(
+            f"network '{describe_network(task.network)}' has no nn.Linear layer; features are what goes into "
+            "the last one, so choose a network that ends with it"
+        )
+    return layers[-1]
