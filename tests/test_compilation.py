@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,8 @@ from torch._dynamo.utils import counters
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, Recipe, condense, evaluate, machine
 from datacondense.machine import _compiler
-from datacondense.methods import Task, whole_set
+from datacondense.methods import Task
+from datacondense.methods.whole_set import whole_set_network
 from datacondense.training import predict
 
 pytestmark = [
@@ -41,16 +41,12 @@ def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
 
 
 @needs_compiler
-def test_features_are_found_with_a_network_from_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path))
+def test_features_are_found_after_compiled_predictions() -> None:
     task = Task(toy_dataset(), 1, NETWORK, 0, COMPILED)
-    for _ in range(2):  # trained, then read
-        monkeypatch.setattr(whole_set, "_LATEST", {})
-        found = whole_set.whole_set_network(task, Recipe(epochs=1))
-        logits = predict(found.network, task.real.images, PLAIN, prepare=task.real.normalise)
-        torch.testing.assert_close(found.network[-1](found.features), logits)
+    predict(task.fresh_network(1), task.real.images, COMPILED, prepare=task.real.normalise)
+    found = whole_set_network(task, Recipe(epochs=1))
+    logits = predict(found.network, task.real.images, PLAIN, prepare=task.real.normalise)
+    torch.testing.assert_close(found.network[-1](found.features), logits)
 
 
 @needs_compiler
