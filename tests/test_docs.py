@@ -37,7 +37,7 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
 
         return run
 
-    for verb in ("evaluate", "compare", "show", "benchmark", "paper", "list_known"):
+    for verb in ("evaluate", "compare", "show", "search", "benchmark", "paper", "list_known"):
         monkeypatch.setattr(cli, verb, parsed_only(getattr(cli, verb)))
     condense_with = cli._condense_with
     monkeypatch.setattr(cli, "_condense_with", lambda method: parsed_only(condense_with(method)))

@@ -20,6 +20,7 @@ from datacondense.data import ImageDataset, known_datasets
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.evaluation import evaluate_recorded, require_same_shape
 from datacondense.experiments import SCALES, TABLES, Folders, estimated_seconds, run_table, write_book
+from datacondense.experiments.search.verb import search
 from datacondense.files import require_new_file, require_writable_folder, write_atomically, write_json
 from datacondense.flags import Artifacts, Data, DataFlags, MachineFlags, Seed
 from datacondense.methods import METHODS, GradientMatching, Method
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "evaluate": evaluate,
                 "compare": compare,
                 "show": show,
+                "search": search,
                 "benchmark": benchmark,
                 "paper": paper,
                 "list": list_known,
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as stop:
-        hints = {"condense": "the same command with --resume goes on", "paper": "the same command goes on"}
+        again = "the same command goes on"
+        hints = {"condense": "the same command with --resume goes on", "paper": again, "search": again}
         hint = f"; {hints[arguments[0]]}" if arguments[0] in hints else ""
         print(f"\ndatacondense: stopped{hint}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130

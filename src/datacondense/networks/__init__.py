@@ -10,6 +10,7 @@ from datacondense.networks.naming import (
     NETWORKS,
     build_network,
     describe_network,
+    import_callable,
     parse_network,
     split_networks,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "build_network",
     "describe_network",
     "freeze_batchnorm",
+    "import_callable",
     "parse_network",
     "split_networks",
 ]

@@ -49,7 +49,9 @@ def parse_network(spec: str) -> Network:
     """
     spec = spec.strip()
     if ":" in spec.partition("(")[0]:
-        return _import_network(spec)
+        return import_callable(  # type: ignore[no-any-return]
+            spec, "network", "a function or class that builds an nn.Module from (image_shape, classes)"
+        )
     match = re.fullmatch(r"([^()\s]*)\s*(?:\(([^()]*)\))?", spec)
     if match is None:
         raise UsageError(f"cannot read network '{spec}'; expected a form like convnet(depth=2,norm=batch)")
@@ -110,6 +112,33 @@ def build_network(network: Network, image_shape: ImageShape, classes: int) -> nn
     return module
 
 
+def import_callable(spec: str, kind: str, expected: str) -> Any:
+    """What `package.module:name` names, for a `kind` of thing that should be as `expected`.
+
+    Importing it runs the module's code and puts the current directory on the import path.
+
+    Raises:
+        UsageError: a module that cannot be imported, or lacks that name; or what is found cannot be called.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(
+            f"{kind} '{spec}': cannot import module '{module_name}': {type(error).__name__}: {error}"
+        ) from error
+    try:
+        found: Any = reduce(getattr, attribute.split("."), module)
+    except AttributeError as error:
+        known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        raise unknown_name(f"name in module {module_name}", attribute, known) from error
+    if not callable(found):
+        raise UsageError(f"{kind} '{spec}' is of type {type(found).__name__}; expected {expected}")
+    return found
+
+
 def _check_output(module: nn.Module, name: str, image_shape: ImageShape, classes: int) -> None:
     shape = "×".join(map(str, image_shape))
     modes = {part: part.training for part in module.modules()}
@@ -152,26 +181,3 @@ def _spec(name: str, known: Architecture, network: Architecture) -> str:
     values = ((field.name, getattr(network, field.name)) for field in fields(known))
     changed = [f"{setting}={value}" for setting, value in values if value != getattr(known, setting)]
     return f"{name}({','.join(changed)})" if changed else name
-
-
-def _import_network(spec: str) -> Network:
-    module_name, _, attribute = spec.partition(":")
-    if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's code raises
-        raise UsageError(
-            f"network '{spec}': cannot import module '{module_name}': {type(error).__name__}: {error}"
-        ) from error
-    try:
-        network: Any = reduce(getattr, attribute.split("."), module)
-    except AttributeError as error:
-        known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        raise unknown_name(f"name in module {module_name}", attribute, known) from error
-    if not callable(network):
-        raise UsageError(
-            f"network '{spec}' is of type {type(network).__name__}; expected a function or class that builds "
-            "an nn.Module from (image_shape, classes)"
-        )
-    return network  # type: ignore[no-any-return]

@@ -1,0 +1,81 @@
+"""The results in docs/search.md, made from `results/search`.
+
+`python -m datacondense.experiments.search.book` writes them, in the root of the repository.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datacondense.experiments.search.result import number
+from datacondense.files import write_atomically
+
+BEGIN, END = "<!-- results: generated, do not edit -->\n", "<!-- end of results -->\n"
+#: Of the paper, on CIFAR-10 with 10 images per class: best network's accuracy, correlation, minutes, images.
+REPORTED = {
+    "random": (76.2, -0.21, 18.8, 100),
+    "herding": (76.2, -0.20, 18.8, 100),
+    "DC": (84.5, 0.79, 18.8, 100),
+    "early stopping": (84.5, 0.42, 18.8, 10_000),
+    "whole set": (85.9, 1.00, 8604.3, 50_000),
+}
+
+
+def section(results: Path) -> str:
+    """The paper's table, and one for each JSON in `results`."""
+    rows = [
+        f"| {name} | {found:.1f} | {number(correlation)} | {minutes:,.1f} | {images:,} |\n"
+        for name, (found, correlation, minutes, images) in REPORTED.items()
+    ]
+    text = (
+        "\nThe paper: CIFAR-10, 10 images per class, 720 networks, a GTX 1080 Ti.\n\n"
+        "| proxy | best network % | correlation, top 10 | minutes | images stored |\n|---|---|---|---|---|\n"
+        + "".join(rows)
+    )
+    files = sorted(results.glob("*.json"))
+    measured = [_measured(path.stem, json.loads(path.read_text())) for path in files]
+    return text + ("".join(measured) or "\nNothing has been measured here yet.\n")
+
+
+def write_section(page: Path, results: Path) -> None:
+    """Put `section` between the marks on `page`."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_atomically(page, (before + BEGIN + section(results) + END + after).encode())
+
+
+def _measured(name: str, result: dict[str, Any]) -> str:
+    settings, images, whole, run = (result[key] for key in ("settings", "images", "whole", "run"))
+    first = next(iter(result["proxies"].values()))
+    tried = (
+        f"{first['networks']} of {result['space']['networks']} networks (`--sampler {settings['sampler']}`)"
+    )
+    text = (
+        f"\n`results/search/{name}.json`: {result['data']['name']}, {tried}, {settings['epochs']} epochs on "
+        f"each proxy, {whole['steps']:,} updates of {whole['recipe']['batch_size']} images on the whole set; "
+        f"{len(result['sample'])} networks spread over the space and the best {settings['top']} of each "
+        f"proxy are trained on it, {whole['networks']} in all. {images['validation']:,} validation images, "
+        f"{images['test']:,} test images. {run['hardware']}, seed {run['seed']}.\n\n"
+        "| trained on | best network, test % | sample: ρ, τ (n) | top: ρ, τ (n) | minutes | images stored |\n"
+        "|---|---|---|---|---|---|\n"
+    )
+    for proxy, row in [*result["proxies"].items(), ("whole set", whole)]:
+        parts = row.get("correlation", {})
+        cells = [
+            f"{100 * row['found']['test']:.1f}" if row["found"] else "–",
+            *(_correlation(parts[part]) if part in parts else "" for part in ("sample", "top")),
+            f"{row['seconds'] / 60:.1f}",
+            f"{row['images']:,}",
+        ]
+        text += f"| {proxy} | {' | '.join(cells)} |\n"
+    return text
+
+
+def _correlation(values: dict[str, Any]) -> str:
+    return f"{number(values['spearman'])}, {number(values['kendall'])} ({values['n']})"
+
+
+if __name__ == "__main__":
+    write_section(Path("docs/search.md"), Path("results/search"))

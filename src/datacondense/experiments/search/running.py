@@ -1,0 +1,271 @@
+"""search(): one study per proxy and one for the whole set, worked through by this process and its helpers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datacondense.data import DataSplits, ImageDataset
+from datacondense.errors import UsageError
+from datacondense.experiments.search.result import Measured, compared, plot
+from datacondense.experiments.search.space import (
+    PAPER_SPACE,
+    Configuration,
+    Suggest,
+    configurations,
+    excluded,
+    spread,
+)
+from datacondense.experiments.search.stages import (
+    EARLY,
+    TRIALS,
+    WHOLE,
+    Search,
+    Stage,
+    artifacts_among,
+    require_proxies,
+    set_aside,
+    some_of,
+    stages_of,
+)
+from datacondense.experiments.search.study import (
+    SharedStudy,
+    Storage,
+    errors_of_storage,
+    open_storage,
+    without_password,
+)
+from datacondense.files import require_writable_folder, write_json
+from datacondense.machine import Machine
+from datacondense.networks import build_network
+from datacondense.provenance import provenance
+from datacondense.randomness import global_stream, stream
+from datacondense.training import accuracy, train
+
+RESULT = "search.json"
+PLOT = "search.png"
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """All that a worker needs."""
+
+    suggest: Suggest
+    points: tuple[Configuration, ...]
+    """Those that can be built, in an order spread over the space."""
+    validation: ImageDataset
+    test: ImageDataset
+    stages: tuple[Stage, ...]
+    study: str
+    storage: str
+    heartbeat: float
+    seed: int
+    machine: Machine
+
+    def studies(self, storage: Storage) -> list[SharedStudy]:
+        """One per stage, made or found."""
+        return [
+            SharedStudy(storage, f"{self.study} {stage.name}", stage.identity, self.heartbeat, self.seed)
+            for stage in self.stages
+        ]
+
+    def work(self, position: int, study: SharedStudy) -> None:
+        """Take trials of a stage until it is done, here or elsewhere."""
+        stage = self.stages[position]
+        study.run(
+            self.suggest,
+            self.points,
+            lambda point: self.measure(stage, point),
+            title=f"{stage.name} ({position + 1} of {len(self.stages)})",
+            show=sys.stderr.isatty() and multiprocessing.parent_process() is None,
+            stop=_orphaned,
+        )
+
+    def measure(self, stage: Stage, point: Configuration) -> tuple[float, float | None]:
+        """Accuracy on the validation part and, of a network trained on the whole set, on test images."""
+        data, recipe = stage.training, stage.recipe
+        assert point.network is not None
+        machine = self.machine.for_work(recipe.epochs * len(data), *data.image_shape[1:])
+        with global_stream(self.seed, f"search weights {point.label}"):
+            network = machine.place(build_network(point.network, data.image_shape, data.classes)).train()
+            order = stream(self.seed, f"search order {point.label}")
+            train(network, data.images, data.labels, recipe, order, machine, prepare=data.normalise)
+        parts = (self.validation, self.test) if stage.name == WHOLE else (self.validation,)
+        found = [
+            accuracy(network, part.images, part.labels, machine, prepare=data.normalise) for part in parts
+        ]
+        return found[0], found[1] if len(found) > 1 else None
+
+
+def search(
+    data: DataSplits,
+    proxies: Sequence[str | Path] = ("random", "herding", EARLY),
+    space: Suggest = PAPER_SPACE,
+    settings: Search | None = None,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    storage: str | None = None,
+    study: str | None = None,
+    workers: int = 1,
+    heartbeat: float = 15.0,
+    machine: Machine | None = None,
+) -> dict[str, Any]:
+    """Rank the networks of `space` by training them on each proxy; compare with training on the whole set.
+
+    Networks are ranked by their accuracy on a part of the training images set aside; test images only measure
+    the networks found (the paper ranks by test accuracy). Any number of processes that run this with one
+    `storage` share the work; a rerun goes on.
+
+    Args:
+        proxies: folders of condensed sets, selections (`random`, `herding`, …) or `early-stopping`.
+        space: a function that asks an Optuna trial for values and gives a network; the paper's by default.
+        settings: the paper's by default, where it says them.
+        out: a folder for the study, the selections, `search.json` and, with matplotlib, `search.png`.
+        storage: an SQLAlchemy URL, to share; an SQLite file in `out` by default.
+        study: what the studies' names begin with; `search-DATA` by default.
+        workers: processes here, this one included.
+        heartbeat: seconds between signs of life; a trial whose worker misses four of them is given out again.
+
+    Returns:
+        What is in `search.json`: ranking, cost and rank correlations of each proxy, excluded networks.
+
+    Raises:
+        UsageError: an unknown proxy; an artifact of other images; a space without networks; a study of
+            another space or other settings; a storage URL that cannot be right; `out` cannot be written.
+        DatacondenseError: the storage cannot be reached.
+    """
+    settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out)
+    if workers < 1 or heartbeat <= 0:
+        raise UsageError(f"workers must be at least 1 and heartbeat above 0; found {workers}, {heartbeat}")
+    data.train.require_trainable()
+    require_proxies(proxies)
+    artifacts = artifacts_among(proxies, data.train)
+    points = configurations(space, data.train.image_shape, data.train.classes)
+    order = spread([point for point in points if point.network is not None], seed)
+    if len(order) < 2:
+        raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
+    require_writable_folder(out, 10_000_000)
+    url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
+    circumstances, started = provenance(machine), time.perf_counter()
+    circumstances["command"] = circumstances["command"].replace(url, without_password(url))
+    with errors_of_storage(url):
+        opened = open_storage(url)  # before the selections, which may take long
+        digest = hashlib.sha256(json.dumps([point.label for point in points]).encode()).hexdigest()
+        common = {
+            "space": digest,
+            "data": data.train.fingerprint,
+            "validation": settings.validation,
+            "seed": seed,
+            "batch_size": settings.batch_size,
+        }
+        training, validation = set_aside(data.train, settings.validation, seed)
+        test = some_of(data.test, settings.test_images, seed)
+        stages = stages_of(training, proxies, artifacts, settings, common, seed, machine, out)
+        name = study or f"search-{data.train.name}"
+        job = _Job(space, tuple(order), validation, test, stages, name, url, heartbeat, seed, machine)
+        sample = [point.label for point in order[: settings.sample]]
+        studies = job.studies(opened)
+        with _helpers(job, workers - 1):
+            rankings = []
+            for position, shared in enumerate(studies[:-1]):
+                shared.plan(_wanted(settings, order))
+                job.work(position, shared)
+                rankings.append(shared.ranking())
+            best = [found.label for ranking in rankings for found in ranking[: settings.top]]
+            values = {point.label: point.values for point in order}
+            studies[-1].plan({label: values[label] for label in dict.fromkeys([*sample, *best])})
+            job.work(len(studies) - 1, studies[-1])
+        rankings.append(studies[-1].ranking())
+        rows = [
+            _row(stage, ranking, shared.failed())
+            for stage, ranking, shared in zip(stages, rankings, studies, strict=True)
+        ]
+    whole = rankings[-1]
+    result = {
+        "data": data.train.description,
+        "settings": asdict(settings),
+        "space": {"networks": len(points), "excluded": excluded(points), "sha256": digest},
+        "images": {"training": len(training), "validation": len(validation), "test": len(test)},
+        "sample": sample,
+        "proxies": {
+            stage.name: row | compared(ranking, whole, sample, settings.top)
+            for stage, row, ranking in zip(stages[:-1], rows, rankings, strict=False)
+        },
+        "whole": rows[-1] | {"found": asdict(whole[0]) if whole else None},
+        "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
+    }
+    write_json(out / RESULT, result)
+    plot(result, out / PLOT)
+    return result
+
+
+def _wanted(settings: Search, order: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
+    """What a proxy's study is to do: label → fixed values; none for the suggestions of TPE."""
+    count = len(order) if settings.sampler == "grid" else min(settings.trials or TRIALS, len(order))
+    fixed = count if settings.sampler != "tpe" else min(settings.sample, count)
+    free: dict[str, dict[str, Any]] = {f"tpe {index}": {} for index in range(fixed, count)}
+    return {point.label: point.values for point in order[:fixed]} | free
+
+
+def _row(stage: Stage, ranking: Sequence[Measured], failed: dict[str, str]) -> dict[str, Any]:
+    """A stage in the result. Its recipe lacks the learning rates of single steps, which follow from it."""
+    return {
+        "images": stage.images,
+        "steps": stage.steps,
+        "recipe": {name: value for name, value in asdict(stage.recipe).items() if name != "step_sizes"},
+        "made by": stage.cost,
+        "networks": len(ranking),
+        "failed": failed,
+        "seconds": round(sum(measured.seconds for measured in ranking), 1),
+        "ranking": [asdict(measured) for measured in ranking],
+    }
+
+
+@contextmanager
+def _helpers(job: _Job, count: int) -> Iterator[None]:
+    """`count` more processes that take trials until all stages are done; the threads are shared out."""
+    threads = torch.get_num_threads()
+    share = max(1, threads // (count + 1))
+    context = multiprocessing.get_context("spawn")
+    helpers = [context.Process(target=_help, args=(job, share), daemon=True) for _ in range(count)]
+    try:
+        if helpers:
+            torch.set_num_threads(share)
+        for helper in helpers:
+            helper.start()
+        yield
+        for helper in helpers:
+            helper.join()
+    finally:
+        torch.set_num_threads(threads)
+        for helper in helpers:
+            if helper.pid is not None and helper.is_alive():
+                helper.terminate()
+
+
+def _help(job: _Job, threads: int) -> None:
+    """What a helper process does: the work of all stages, as their plans come."""
+    torch.set_num_threads(threads)
+    with suppress(KeyboardInterrupt), errors_of_storage(job.storage):
+        for position, study in enumerate(job.studies(open_storage(job.storage))):
+            while not study.planned:
+                if _orphaned():
+                    return
+                time.sleep(0.5)
+            job.work(position, study)
+
+
+def _orphaned() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()

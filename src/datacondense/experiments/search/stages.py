@@ -1,0 +1,214 @@
+"""What networks are trained on in a search, and how: settings, a stage per proxy, one for the whole set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.condensing import condense, run_result
+from datacondense.data import ImageDataset
+from datacondense.errors import UsageError, unknown_name
+from datacondense.experiments.claims import claimed
+from datacondense.machine import Machine
+from datacondense.methods import METHODS
+from datacondense.methods.base import Selection
+from datacondense.networks import ConvNet
+from datacondense.randomness import stream
+from datacondense.training import Recipe
+
+EARLY = "early-stopping"
+WHOLE = "whole"
+SAMPLERS = ("grid", "random", "tpe")
+#: Networks per proxy that `random` and `tpe` try.
+TRIALS = 48
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how. The paper: all 720 networks, 100 epochs, 10 images per class."""
+
+    sampler: str = "grid"
+    """`grid` takes every network of the space, as the paper does; `random` some, with each setting about
+    equally often; `tpe` those that Optuna's tree of Parzen estimators suggests, after the sample."""
+    trials: int | None = None
+    """Networks per proxy for `random` and `tpe`; 48 when not given."""
+    ipc: int | None = None
+    """Images per class of the selections, and early stopping's steps; of the first artifact when not given,
+    or else the paper's 10."""
+    epochs: int = 100
+    """Passes over a proxy set, as in the paper; `early-stopping` takes as many steps."""
+    batch_size: int = 256
+    """Images per update, at most; of proxies and of the whole set."""
+    whole_updates: int = 10_000
+    """Updates on the whole set, which the paper does not say; above one pass, rounded to whole passes."""
+    sample: int = 12
+    """Networks spread over the space that are also trained on the whole set. The paper trains all 720."""
+    top: int = 10
+    """The best so many of every proxy are also trained on the whole set; the paper correlates over 10."""
+    validation: float = 0.1
+    """The part of each class of the training images that ranks networks and trains none. The paper ranks by
+    test accuracy."""
+    test_images: int | None = None
+    """So many of the test images, drawn by the seed, measure what was found; all when not given."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise unknown_name("sampler", self.sampler, SAMPLERS)
+        if self.sampler == "grid" and self.trials is not None:
+            raise UsageError("the grid takes every network; give --trials with --sampler random or tpe")
+        if not 0 < self.validation < 1:
+            raise UsageError(f"the validation part must be between 0 and 1; found {self.validation}")
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1:
+                raise UsageError(f"{name.replace('_', ' ')} must be at least 1; found {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Networks trained on one set."""
+
+    name: str
+    training: ImageDataset
+    recipe: Recipe
+    images: int
+    """What has to be stored: different images."""
+    identity: dict[str, Any]
+    """What two processes must agree on to share the stage's study."""
+    cost: dict[str, Any] | None = None
+    """What making the set took, of an artifact."""
+
+    @property
+    def steps(self) -> int:
+        """Updates of one training."""
+        return self.recipe.epochs * ceil(len(self.training) / self.recipe.batch_size)
+
+
+def require_proxies(proxies: Sequence[str | Path]) -> None:
+    """Raise `UsageError` unless each is known or an artifact, and their names differ."""
+    names = [Path(proxy).resolve().name for proxy in proxies]
+    if not names:
+        raise UsageError("no proxy is named; give at least one")
+    if len(set(names)) < len(names) or WHOLE in names:
+        raise UsageError(f"proxies need different names, none of them '{WHOLE}'; found {', '.join(names)}")
+    known = [EARLY, *(name for name, method in METHODS.items() if issubclass(method, Selection))]
+    for proxy in proxies:
+        if str(proxy) not in known and not (Path(proxy) / TENSORS).is_file():
+            error = unknown_name("proxy", str(proxy), known)
+            raise UsageError(f"{error}, or a folder that `condense` wrote")
+
+
+def artifacts_among(proxies: Sequence[str | Path], real: ImageDataset) -> dict[str, CondensedDataset]:
+    """The artifacts that are named, by folder; `UsageError` where their images are not like the data's."""
+    found = {str(p): CondensedDataset.load(p) for p in proxies if (Path(p) / TENSORS).is_file()}
+    for folder, artifact in found.items():
+        theirs, ours = ((data.image_shape, data.classes) for data in (artifact.data, real))
+        if theirs != ours:
+            raise UsageError(
+                f"{folder} has images of {'×'.join(map(str, theirs[0]))} in {theirs[1]} classes, "
+                f"{real.name} of {'×'.join(map(str, ours[0]))} in {ours[1]}; they must agree"
+            )
+    return found
+
+
+def set_aside(whole: ImageDataset, part: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """The images to train on, and those to rank by: `part` of each class, at least one.
+
+    Raises:
+        UsageError: a class is too small.
+    """
+    kept, held_out = [], []
+    for label, members in enumerate(whole.indices_by_class):
+        count = max(1, round(part * len(members)))
+        if count >= len(members):
+            raise UsageError(
+                f"{whole.name}: class {whole.class_names[label]!r} has {len(members)} training images, too "
+                f"few to set {part:g} of them aside; lower --validation or add images"
+            )
+        chosen = members[torch.randperm(len(members), generator=stream(seed, "validation part", label))]
+        held_out.append(chosen[:count])
+        kept.append(chosen[count:])
+    return whole.subset(torch.cat(kept).sort().values), whole.subset(torch.cat(held_out).sort().values)
+
+
+def some_of(data: ImageDataset, images: int | None, seed: int) -> ImageDataset:
+    """So many of the images, drawn by the seed; all where None or more are asked for."""
+    if images is None or images >= len(data):
+        return data
+    return data.subset(torch.randperm(len(data), generator=stream(seed, "some images"))[:images])
+
+
+def stages_of(
+    training: ImageDataset,
+    proxies: Sequence[str | Path],
+    artifacts: dict[str, CondensedDataset],
+    settings: Search,
+    common: dict[str, Any],
+    seed: int,
+    machine: Machine,
+    out: Path,
+) -> tuple[Stage, ...]:
+    """A stage per proxy and, last, the whole set. Selections are made, once, in `out`/proxies."""
+    ipc = settings.ipc or next((artifact.ipc for artifact in artifacts.values()), 10)
+    recipe = Recipe(epochs=settings.epochs, batch_size=settings.batch_size)
+    of_proxies = common | {"sampler": settings.sampler, "epochs": settings.epochs}
+    found = []
+    for proxy in map(str, proxies):
+        name, cost, used = Path(proxy).resolve().name, None, recipe
+        if proxy == EARLY:
+            per_epoch = ceil(ipc * training.classes / recipe.batch_size)
+            batch = min(ipc * training.classes, recipe.batch_size)
+            images, used = _stopped_early(training, replace(recipe, batch_size=batch), per_epoch, seed)
+            stored, made_of = min(len(images), len(training)), [EARLY, ipc]
+        elif proxy in artifacts:
+            images, cost = artifacts[proxy].data, run_result(Path(proxy))
+            stored, made_of = len(images), ["artifact", images.fingerprint]
+        else:
+            images = _selected(training, proxy, ipc, seed, machine, out / "proxies" / f"{proxy}-ipc{ipc}")
+            stored, made_of = len(images), [proxy, ipc]
+        found.append(Stage(name, images, used, stored, of_proxies | {"set": made_of}, cost))
+    images, used = _whole(training, recipe, settings.whole_updates, seed)
+    identity = common | {"set": WHOLE, "updates": settings.whole_updates}
+    return (*found, Stage(WHOLE, images, used, len(training), identity))
+
+
+def _selected(
+    training: ImageDataset, method: str, ipc: int, seed: int, machine: Machine, folder: Path
+) -> ImageDataset:
+    """The selection in `folder`, made by whichever process comes first."""
+    while True:
+        with claimed(folder.parent / ".claims" / folder.name) as mine:
+            if mine:
+                how = METHODS[method]()
+                return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
+                                resume=True).data  # fmt: skip
+        time.sleep(0.5)
+
+
+def _whole(training: ImageDataset, recipe: Recipe, updates: int, seed: int) -> tuple[ImageDataset, Recipe]:
+    per_epoch = ceil(len(training) / recipe.batch_size)
+    if updates < per_epoch:
+        return _stopped_early(training, replace(recipe, epochs=updates), 1, seed)
+    return training, replace(recipe, epochs=round(updates / per_epoch))
+
+
+def _stopped_early(
+    training: ImageDataset, recipe: Recipe, steps_per_epoch: int, seed: int
+) -> tuple[ImageDataset, Recipe]:
+    """The whole set in random order, pass after pass, as far as so many steps of `recipe` go, with the
+    learning rates of its epochs.
+    """
+    steps, n = recipe.epochs * steps_per_epoch, len(training)
+    images = steps * recipe.batch_size
+    orders = [
+        torch.randperm(n, generator=stream(seed, "early stopping", number))
+        for number in range(ceil(images / n))
+    ]
+    rates = tuple(recipe.learning_rate_in(step // steps_per_epoch) for step in range(steps))
+    return training.subset(torch.cat(orders)[:images]), replace(recipe, epochs=1, step_sizes=rates)
