@@ -39,8 +39,9 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
 
     for verb in ("evaluate", "compare", "show", "search", "benchmark", "paper", "list_known"):
         monkeypatch.setattr(cli, verb, parsed_only(getattr(cli, verb)))
-    condense_with = cli._condense_with
+    condense_with, continual_with = cli._condense_with, cli.continual_with
     monkeypatch.setattr(cli, "_condense_with", lambda method: parsed_only(condense_with(method)))
+    monkeypatch.setattr(cli, "continual_with", lambda method: parsed_only(continual_with(method)))
     commands = re.findall(r"^    datacondense (.*)$", page.read_text(), re.MULTILINE)
     for command in commands:
         assert cli.main(shlex.split(command)) == 0, command

@@ -19,11 +19,13 @@ from PIL import Image
 from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
 from datacondense.data import load_dataset
+from datacondense.errors import DatacondenseError
 from datacondense.experiments import SCALES, TABLES, Cell, Entry, Folders, Scale, Sets, Table, book, run_table
 from datacondense.experiments import running as running_module
-from datacondense.experiments.book import write_book
+from datacondense.experiments.book import PAGES, write_book
 from datacondense.experiments.claims import STALE, claimed
 from datacondense.experiments.curves import measured_lines
+from datacondense.experiments.pages import END, START, update, with_generated
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.experiments.tables import DATA, Images
 from datacondense.files import write_json
@@ -257,3 +259,20 @@ def test_curves_are_drawn_beside_the_book(folders: Folders, tmp_path: Path) -> N
 
 def test_the_book_is_that_of_the_committed_results() -> None:
     assert (ROOT / "docs" / "results.md").read_text() == book(Folders(ROOT / "results", ROOT / "runs"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_those_of_the_committed_results(name: str) -> None:
+    page = ROOT / "docs" / name
+    assert page.read_text() == with_generated(page, PAGES[name](ROOT / "results"))
+
+
+def test_a_page_keeps_what_is_around_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n{START}old\n{END}rest\n")
+    update(page, "new\n")
+    assert page.read_text() == f"# Title\n{START}new\n{END}rest\n"
+    page.write_text(f"# Title\n{START}no end\n")
+    with pytest.raises(DatacondenseError, match="lacks the marks"):
+        update(page, "new\n")
+    assert "no end" in page.read_text()

@@ -22,7 +22,7 @@ from datacondense import DatacondenseError, DataSplits, Machine, RandomSelection
 from datacondense.cli import main
 from datacondense.experiments.search import PAPER_SPACE, Grid, Search, rank_correlation, read_space
 from datacondense.experiments.search import space as search_space
-from datacondense.experiments.search.book import BEGIN, END, section
+from datacondense.experiments.search.page import search_section
 from datacondense.experiments.search.running import search
 from datacondense.experiments.search.space import Configuration, configurations, excluded, spread
 from datacondense.experiments.search.study import SharedStudy, open_storage
@@ -280,11 +280,6 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["images"]["test"] == 50
     assert result["whole"]["steps"] == 2
     assert (tmp_path / "result.png").exists()
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "digits.json").write_text(json.dumps(result))
-    assert "digits, 2 of 4 networks (`--sampler grid`)" in section(tmp_path / "results")
-
-
-def test_the_page_shows_the_committed_results() -> None:
-    page = (ROOT / "docs" / "search.md").read_text()
-    assert page.partition(BEGIN)[2].partition(END)[0] == section(ROOT / "results" / "search")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "digits.json").write_text(json.dumps(result))
+    assert "digits, 2 of 4 networks (`--sampler grid`)" in search_section(tmp_path)

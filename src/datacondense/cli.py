@@ -20,10 +20,11 @@ from datacondense.data import ImageDataset, known_datasets
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.evaluation import evaluate_recorded, require_same_shape
 from datacondense.experiments import SCALES, TABLES, Folders, estimated_seconds, run_table, write_book
+from datacondense.experiments.continual.verb import continual_with
 from datacondense.experiments.search.verb import search
 from datacondense.files import require_new_file, require_writable_folder, write_atomically, write_json
-from datacondense.flags import Artifacts, Data, DataFlags, MachineFlags, Seed
-from datacondense.methods import METHODS, GradientMatching, Method
+from datacondense.flags import Artifacts, Data, DataFlags, MachineFlags, Seed, method_named_in
+from datacondense.methods import METHODS, Method
 from datacondense.networks import NETWORKS, parse_network, split_networks
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
@@ -39,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tyro.extras.subcommand_cli_from_dict(
             {
-                "condense": _condense_with(_method_named_in(arguments)),
+                "condense": _condense_with(method_named_in(arguments)),
                 "evaluate": evaluate,
                 "compare": compare,
                 "show": show,
                 "search": search,
                 "benchmark": benchmark,
+                "continual": continual_with(method_named_in(arguments, "--memory-method")),
                 "paper": paper,
                 "list": list_known,
             },
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt as stop:
         again = "the same command goes on"
-        hints = {"condense": "the same command with --resume goes on", "paper": again, "search": again}
+        resumed = "the same command with --resume goes on"
+        hints = {"condense": resumed, "continual": resumed, "paper": again, "search": again}
         hint = f"; {hints[arguments[0]]}" if arguments[0] in hints else ""
         print(f"\ndatacondense: stopped{hint}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
@@ -66,18 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
-
-
-def _method_named_in(arguments: Sequence[str]) -> type[Method]:
-    """The class that --method names: its settings become flags, so it must be known before parsing."""
-    for position, word in enumerate(arguments):
-        flag, _, name = word.partition("=")
-        if flag == "--method":
-            name = name or next(iter(arguments[position + 1 :]), "")
-            if name in METHODS:
-                return METHODS[name]
-            raise unknown_name("method", name, METHODS)
-    return GradientMatching
 
 
 def _condense_with(method_class: type[Method]) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from datacondense.data import DataSplits, load_dataset
+from datacondense.errors import unknown_name
 from datacondense.machine import Machine, Precision
+from datacondense.methods import METHODS, GradientMatching, Method
 
 Data = Annotated[
     str,
@@ -68,3 +71,15 @@ class MachineFlags:
         """The machine as asked for, with the rest detected."""
         compiled = {"auto": None, "on": True, "off": False}[self.compile]
         return Machine.detect(self.device, self.precision, compiled, self.threads)
+
+
+def method_named_in(arguments: Sequence[str], flag: str = "--method") -> type[Method]:
+    """The class that `flag` names: its settings become flags, so it must be known before parsing."""
+    for position, word in enumerate(arguments):
+        found, _, name = word.partition("=")
+        if found == flag:
+            name = name or next(iter(arguments[position + 1 :]), "")
+            if name in METHODS:
+                return METHODS[name]
+            raise unknown_name("method", name, METHODS)
+    return GradientMatching

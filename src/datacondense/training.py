@@ -21,6 +21,8 @@ from datacondense.machine import Machine
 Prepare = Callable[[Tensor], Tensor]
 #: Sees each batch of a training: positions of its images, and their logits before the update.
 Observe = Callable[[Tensor, Tensor], None]
+#: What is minimised: positions of a batch, their logits → a scalar.
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def train(
     optimizer: torch.optim.Optimizer | None = None,
     epochs: Iterable[int] | None = None,
     observe: Observe | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Train `network` in place, in the mode (train or eval) that it is in.
 
@@ -105,6 +108,7 @@ def train(
         optimizer: to go on with, its momentum kept; a fresh one by default.
         epochs: which of the recipe's, counted from 0; all by default.
         observe: is called with every batch: the positions of its images, and their logits before the update.
+        loss: instead of the mean cross-entropy between logits and labels.
     """
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
@@ -118,9 +122,9 @@ def train(
             output = forward(augment(part, recipe.augmentation, generator))
             if observe:
                 observe(batch, output.detach())
-            loss = F.cross_entropy(output, labels[batch].to(machine.device))
+            value = loss(batch, output) if loss else F.cross_entropy(output, labels[batch].to(machine.device))
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
 
 

@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from datacondense.experiments.continual.page import continual_section, draw_chains
 from datacondense.experiments.curves import draw_curves, measured_lines
+from datacondense.experiments.pages import update
 from datacondense.experiments.running import Folders
+from datacondense.experiments.search.page import search_section
 from datacondense.experiments.tables import SCALES, TABLES, Entry, Table
 from datacondense.files import write_atomically
 from datacondense.report.plots import can_plot
 
+#: Pages beside the book → what is generated in them.
+PAGES = {"continual.md": continual_section, "search.md": search_section}
 #: The plot beside the book.
 CURVES = "accuracy-by-ipc.png"
 
@@ -25,20 +30,25 @@ dash where there is no number. Generated from `results/` by `datacondense paper 
 
 
 def write_book(folders: Folders, path: Path) -> None:
-    """Write `book` to `path`, whose folder is made where it is missing, and its plot beside it.
+    """Write `book` to `path`, whose folder is made where it is missing, and its plot beside it; bring the
+    pages of `PAGES` that are there up to date, too.
 
-    Without matplotlib the plot is left as it is, with one line that says so.
+    Without matplotlib the plots are left as they are, with one line that says so.
 
     Raises:
-        DatacondenseError: `path` cannot be written.
+        DatacondenseError: `path` cannot be written; a page lacks its marks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, book(folders).encode())
+    for name, section in PAGES.items():
+        if (page := path.with_name(name)).exists():
+            update(page, section(folders.results))
+    if not can_plot():
+        print("plots are not drawn: pip install 'datacondense[plots]'", file=sys.stderr)
+        return
     if lines := measured_lines(folders):
-        if can_plot():
-            draw_curves(lines, path.parent / CURVES)
-        else:
-            print(f"{CURVES} is not drawn: pip install 'datacondense[plots]'", file=sys.stderr)
+        draw_curves(lines, path.with_name(CURVES))
+    draw_chains(folders.results, path.parent)
 
 
 def book(folders: Folders) -> str:

@@ -19,14 +19,19 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def require_plots() -> None:
+    """Raise `UsageError` where matplotlib is missing."""
+    if not can_plot():
+        raise UsageError("plots need matplotlib, which is not installed: pip install 'datacondense[plots]'")
+
+
 def figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches.
 
     Raises:
         UsageError: matplotlib is missing.
     """
-    if not can_plot():
-        raise UsageError("plots need matplotlib, which is not installed: pip install 'datacondense[plots]'")
+    require_plots()
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,7 +1,4 @@
-"""The results in docs/search.md, made from `results/search`.
-
-`python -m datacondense.experiments.search.book` writes them, in the root of the repository.
-"""
+"""The results in docs/search.md: the paper's table, and one for each search in `results/search`."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.search.result import number
-from datacondense.files import write_atomically
 
-BEGIN, END = "<!-- results: generated, do not edit -->\n", "<!-- end of results -->\n"
 #: Of the paper, on CIFAR-10 with 10 images per class: best network's accuracy, correlation, minutes, images.
 REPORTED = {
     "random": (76.2, -0.21, 18.8, 100),
@@ -23,8 +18,8 @@ REPORTED = {
 }
 
 
-def section(results: Path) -> str:
-    """The paper's table, and one for each JSON in `results`."""
+def search_section(results: Path) -> str:
+    """The paper's table, and one for each JSON in `results`/search."""
     rows = [
         f"| {name} | {found:.1f} | {number(correlation)} | {minutes:,.1f} | {images:,} |\n"
         for name, (found, correlation, minutes, images) in REPORTED.items()
@@ -34,26 +29,20 @@ def section(results: Path) -> str:
         "| proxy | best network % | correlation, top 10 | minutes | images stored |\n|---|---|---|---|---|\n"
         + "".join(rows)
     )
-    files = sorted(results.glob("*.json"))
+    files = sorted((results / "search").glob("*.json"))
     measured = [_measured(path.stem, json.loads(path.read_text())) for path in files]
     return text + ("".join(measured) or "\nNothing has been measured here yet.\n")
-
-
-def write_section(page: Path, results: Path) -> None:
-    """Put `section` between the marks on `page`."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_atomically(page, (before + BEGIN + section(results) + END + after).encode())
 
 
 def _measured(name: str, result: dict[str, Any]) -> str:
     settings, images, whole, run = (result[key] for key in ("settings", "images", "whole", "run"))
     first = next(iter(result["proxies"].values()))
+    data = result["data"]["name"] + " (JPEG)" * result["data"]["jpeg"]
     tried = (
         f"{first['networks']} of {result['space']['networks']} networks (`--sampler {settings['sampler']}`)"
     )
     text = (
-        f"\n`results/search/{name}.json`: {result['data']['name']}, {tried}, {settings['epochs']} epochs on "
+        f"\n`results/search/{name}.json`: {data}, {tried}, {settings['epochs']} epochs on "
         f"each proxy, {whole['steps']:,} updates of {whole['recipe']['batch_size']} images on the whole set; "
         f"{len(result['sample'])} networks spread over the space and the best {settings['top']} of each "
         f"proxy are trained on it, {whole['networks']} in all. {images['validation']:,} validation images, "
@@ -75,7 +64,3 @@ def _measured(name: str, result: dict[str, Any]) -> str:
 
 def _correlation(values: dict[str, Any]) -> str:
     return f"{number(values['spearman'])}, {number(values['kendall'])} ({values['n']})"
-
-
-if __name__ == "__main__":
-    write_section(Path("docs/search.md"), Path("results/search"))

@@ -1,0 +1,105 @@
+"""ContinualResult: accuracy on each task after each stage, mean and forgetting; as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datacondense.errors import DatacondenseError
+from datacondense.evaluation import Score
+
+#: Of one trial: after each stage, the accuracy on each task seen so far, fractions in [0, 1].
+Stages = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ContinualResult:
+    """What `run_continual` measured; prints as a table."""
+
+    tasks: tuple[str, ...]
+    """In the order in which they were learned: stage i learns task i."""
+    trials: tuple[Stages, ...]
+    """For each trial."""
+    record: dict[str, Any]
+    """Everything that determined the numbers."""
+    seconds: float = 0.0
+    """All stages of all trials, interrupted ones not counted."""
+
+    def accuracy(self, task: str, after: str) -> Score:
+        """On the test images of `task`, after the stage that learned the task `after`."""
+        stage, position = self.tasks.index(after), self.tasks.index(task)
+        return Score(tuple(stages[stage][position] for stages in self.trials))
+
+    def mean(self, after: str) -> Score:
+        """Averaged over the tasks seen after that stage: the paper's metric."""
+        stage = self.tasks.index(after)
+        return Score(tuple(sum(stages[stage]) / (stage + 1) for stages in self.trials))
+
+    def forgetting(self, task: str) -> Score:
+        """How far the accuracy on `task` at the end is below its best after any stage."""
+        position = self.tasks.index(task)
+        series = [[row[position] for row in stages[position:]] for stages in self.trials]
+        return Score(tuple(max(values) - values[-1] for values in series))
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, with mean and std (divided by n), and the record."""
+        return {
+            "tasks": list(self.tasks),
+            "stages": [
+                {
+                    "after": after,
+                    "accuracy": {
+                        task: _plain(self.accuracy(task, after)) for task in self.tasks[: stage + 1]
+                    },
+                    "mean": _plain(self.mean(after)),
+                }
+                for stage, after in enumerate(self.tasks)
+            ],
+            "forgetting": {task: _plain(self.forgetting(task)) for task in self.tasks},
+            "record": self.record,
+        }
+
+    @classmethod
+    def read(cls, path: str | Path) -> ContinualResult:
+        """The result in a file that `datacondense continual --json` wrote, without its seconds.
+
+        Raises:
+            DatacondenseError: there is no such file, or it is none of these.
+        """
+        try:
+            found = json.loads(Path(path).read_text())
+            tasks = tuple(found["tasks"])
+            rows = [
+                [stage["accuracy"][task]["accuracies"] for task in tasks[: i + 1]]
+                for i, stage in enumerate(found["stages"])
+            ]
+            trials = tuple(
+                tuple(tuple(accuracies[trial] for accuracies in row) for row in rows)
+                for trial in range(len(rows[0][0]))
+            )
+            return cls(tasks, trials, found["record"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DatacondenseError(f"{path} is not a result of `datacondense continual` ({error})") from None
+
+    def __str__(self) -> str:
+        rows = [["accuracy %", *(f"after {after}" for after in self.tasks), "forgetting"]]
+        for i, task in enumerate(self.tasks):
+            later = [_percent(self.accuracy(task, after)) for after in self.tasks[i:]]
+            rows.append([task, *[""] * i, *later, _percent(self.forgetting(task))])
+        rows.append(["mean", *(_percent(self.mean(after)) for after in self.tasks), ""])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, f"mean ± std, n = {len(self.trials)}"])
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    return {"mean": score.mean, "std": score.std, "accuracies": list(score.accuracies)}
+
+
+def _percent(score: Score) -> str:
+    return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}"

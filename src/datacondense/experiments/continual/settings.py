@@ -1,0 +1,56 @@
+"""Continual: how tasks are learned one after another, with the paper's settings as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from datacondense.errors import UsageError
+from datacondense.methods import GradientMatching, Method
+from datacondense.training import Recipe
+
+
+@dataclass(frozen=True)
+class Continual:
+    """End-to-end incremental learning (Castro et al., ECCV 2018) with a memory of any method.
+
+    Defaults are the paper's where it says something; `docs/continual.md` numbers the differences.
+
+    Raises:
+        UsageError: memory or updates below 1, a temperature that is not above 0, fine-tuning epochs below 0.
+    """
+
+    memory: int = 10
+    """Images per class and task that are kept for rehearsal; the paper's."""
+    method: Method = field(default_factory=GradientMatching)
+    """Fills the memory; herding is what the paper compares with."""
+    distillation: bool = True
+    """Hold the outputs of the tasks seen to what they were before the stage, on all its images."""
+    temperature: float = 2.0
+    """Softens both sides of the distillation; the paper's."""
+    updates: int = 10_000
+    """Of a stage, in the whole number of epochs that comes nearest to them, 1 to 300; the paper does not say
+    how long a stage is."""
+    fine_tuning_epochs: int = 30
+    """Passes over the balanced memory at the end of each stage but the first, at a tenth of the learning
+    rate, as Castro et al. do; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise UsageError(f"--memory must be at least 1 image per class and task; found {self.memory}")
+        if not self.temperature > 0:
+            raise UsageError(f"--temperature must be above 0; found {self.temperature}")
+        if self.updates < 1:
+            raise UsageError(f"--updates must be at least 1 per stage; found {self.updates}")
+        if self.fine_tuning_epochs < 0:
+            raise UsageError(f"--fine-tuning-epochs must be 0 or more; found {self.fine_tuning_epochs}")
+
+    def recipe(self, images: int) -> Recipe:
+        """Of a stage that learns from so many images, new ones and memories."""
+        return Recipe.of_whole_set(images, updates=self.updates)
+
+    @property
+    def fine_tuning(self) -> Recipe | None:
+        """Of the balanced fine-tuning; None where there is none."""
+        if not self.fine_tuning_epochs:
+            return None
+        return replace(Recipe(), epochs=self.fine_tuning_epochs, learning_rate=Recipe().learning_rate / 10)

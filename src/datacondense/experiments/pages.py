@@ -1,0 +1,33 @@
+"""Pages of documentation with a part between two marks that is generated from `results/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datacondense.errors import DatacondenseError
+from datacondense.files import write_atomically
+
+START = "<!-- generated from results/ by `datacondense paper report`; do not edit -->\n"
+END = "<!-- end of what is generated -->\n"
+
+
+def with_generated(page: Path, generated: str) -> str:
+    """The text of `page` with `generated` between its marks.
+
+    Raises:
+        DatacondenseError: it lacks them.
+    """
+    before, start, rest = page.read_text().partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise DatacondenseError(f"{page} lacks the marks between which results go")
+    return before + START + generated + END + after
+
+
+def update(page: Path, generated: str) -> None:
+    """Put `generated` between the marks of `page`.
+
+    Raises:
+        DatacondenseError: it lacks them, or cannot be written.
+    """
+    write_atomically(page, with_generated(page, generated).encode())
