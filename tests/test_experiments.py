@@ -20,14 +20,25 @@ from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Re
 from datacondense.cli import main
 from datacondense.data import load_dataset
 from datacondense.errors import DatacondenseError
-from datacondense.experiments import SCALES, TABLES, Cell, Entry, Folders, Scale, Sets, Table, book, run_table
-from datacondense.experiments import running as running_module
-from datacondense.experiments.book import PAGES, write_book
 from datacondense.experiments.claims import STALE, claimed
-from datacondense.experiments.curves import measured_lines
 from datacondense.experiments.pages import END, START, update, with_generated
+from datacondense.experiments.paper import (
+    SCALES,
+    TABLES,
+    Cell,
+    Entry,
+    Folders,
+    Scale,
+    Sets,
+    Table,
+    book,
+    run_table,
+)
+from datacondense.experiments.paper import running as running_module
+from datacondense.experiments.paper.book import PAGES, write_book
+from datacondense.experiments.paper.curves import measured_lines
+from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
-from datacondense.experiments.tables import DATA, Images
 from datacondense.files import write_json
 
 ROOT = Path(__file__).parent.parent

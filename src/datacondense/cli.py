@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,15 +16,24 @@ from datacondense.condensed import CondensedDataset
 from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
 from datacondense.data import ImageDataset, known_datasets
-from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import evaluate_recorded, require_same_shape
-from datacondense.experiments import SCALES, TABLES, Folders, estimated_seconds, run_table, write_book
 from datacondense.experiments.continual.verb import continual_with
+from datacondense.experiments.paper.verb import paper
 from datacondense.experiments.search.verb import search
-from datacondense.files import require_new_file, require_writable_folder, write_atomically, write_json
-from datacondense.flags import Artifacts, Data, DataFlags, MachineFlags, Seed, method_named_in
+from datacondense.files import require_new_file, write_atomically
+from datacondense.flags import (
+    Artifacts,
+    Data,
+    DataFlags,
+    JsonFlags,
+    MachineFlags,
+    Seed,
+    TrainingFlags,
+    method_named_in,
+)
 from datacondense.methods import METHODS, Method
-from datacondense.networks import NETWORKS, parse_network, split_networks
+from datacondense.networks import NETWORKS, parse_network
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
 from datacondense.training import Recipe
@@ -130,26 +138,15 @@ def evaluate(
     whole: Annotated[
         bool, arg(help="Train on all images of DATA by a recipe of its own: the upper bound.")
     ] = False,
-    data: Annotated[
-        str | None, arg(help="Where the real test images are; the artifact's dataset by default.")
-    ] = None,
-    networks: Annotated[
-        str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")
-    ] = "convnet",
-    trials: Annotated[int, arg(help="Networks of each kind; the paper trains 20.")] = 20,
-    epochs: Annotated[int | None, arg(help="Instead of the recipe's; say so beside the number.")] = None,
     seed: Seed = 0,
-    json: Annotated[
-        Path | None, arg(metavar="FILE", help="Write scores, recipe and circumstances there.")
-    ] = None,
-    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    protocol: OmitArgPrefixes[TrainingFlags] = TrainingFlags(),
+    output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Train fresh networks on a condensed set by its recipe and test them on the real test images."""
-    if json:
-        require_new_file(json, overwrite=overwrite)
-    chosen = {name: parse_network(name) for name in split_networks(networks)}
+    output.check()
+    chosen = protocol.chosen()
     training: CondensedDataset | ImageDataset
     if whole:
         real = reading.load(str(folder), seed)
@@ -162,67 +159,60 @@ def evaluate(
         training = CondensedDataset.load(folder)
         recipe, about = training.recipe, training.record | {"run": run_result(folder)}
         # The seed that condensed also set the test images of a folder without a test split aside.
-        real = reading.load(data or training.data.name, about["seed"])
+        real = reading.load(protocol.data or training.data.name, about["seed"])
         if real.train.fingerprint != about["data"]["fingerprint"]:
             print("note: these are not the real images that the set was condensed from", file=sys.stderr)
-    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    recipe = protocol.recipe(recipe)
     machine = hardware.detect()
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"tested on {real.test!r}")  # fmt: skip
     results = {}
     for name, network in chosen.items():
         score, result = evaluate_recorded(
-            training, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+            training, real.test, network, trials=protocol.trials, recipe=recipe, seed=seed, machine=machine
         )
         print(f"{name:<12} {score}", flush=True)
         results[name] = result | {"condensed": about}
-    if json:
-        write_json(json, results)
+    output.write(results)
 
 
 def compare(
     folders: Artifacts,
     /,
-    data: Annotated[
-        str | None, arg(help="Where the real test images are; the first artifact's dataset by default.")
-    ] = None,
-    networks: Annotated[
-        str, arg(help="To train afresh, separated by commas: convnet,lenet,vgg11.")
-    ] = "convnet",
-    trials: Annotated[int, arg(help="Networks of each kind for each set; two or more to tell noise.")] = 20,
-    epochs: Annotated[int | None, arg(help="Instead of each recipe's.")] = None,
     seed: Seed = 0,
-    json: Annotated[
-        Path | None, arg(metavar="FILE", help="Write scores, recipes and circumstances there.")
-    ] = None,
-    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    protocol: OmitArgPrefixes[TrainingFlags] = TrainingFlags(),
+    output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Evaluate several condensed sets alike, each by its recipe: one table, with Welch's t-test."""
-    if json:
-        require_new_file(json, overwrite=overwrite)
+    output.check()
     if len(set(folders)) < max(2, len(folders)):
         raise UsageError("comparing takes two or more different folders that `condense` wrote")
     sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
-    chosen = {name: parse_network(name) for name in split_networks(networks)}
+    chosen = protocol.chosen()
     first = next(iter(sets.values()))
-    real = reading.load(data or first.data.name, first.record["seed"])
+    real = reading.load(protocol.data or first.data.name, first.record["seed"])
     for condensed in sets.values():
         require_same_shape(condensed.data, real.test)
     machine = hardware.detect()
     rows, results = [], {}
     for title, condensed in sets.items():
-        recipe = condensed.recipe if epochs is None else replace(condensed.recipe, epochs=epochs)
+        recipe = protocol.recipe(condensed.recipe)
         for name, network in chosen.items():
             score, result = evaluate_recorded(
-                condensed, real.test, network, trials=trials, recipe=recipe, seed=seed, machine=machine
+                condensed,
+                real.test,
+                network,
+                trials=protocol.trials,
+                recipe=recipe,
+                seed=seed,
+                machine=machine,
             )
             rows.append(Row(title, condensed, name, recipe, score))
             results[f"{title} {name}"] = result | {"condensed": condensed.record}
     print(f"{table(rows)}\n\n{NOTE}")
-    if json:
-        write_json(json, results)
+    output.write(results)
 
 
 def show(
@@ -247,69 +237,15 @@ def show(
 def benchmark(
     *,
     repeats: Annotated[int, arg(help="Runs of each part; their median counts.")] = 5,
-    json: Annotated[
-        Path | None, arg(metavar="FILE", help="Write the timings and circumstances there.")
-    ] = None,
-    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Time condensing and evaluation against a plain implementation, side by side."""
-    if json:
-        require_new_file(json, overwrite=overwrite)
+    output.check()
     machine = hardware.detect()
     # A whole run is long: what is timed is what it would do.
     result = measure(machine.for_work(10**6, 32, 32), repeats=repeats)
-    if json:
-        write_json(json, result)
-
-
-def paper(
-    table: Annotated[
-        Positional[str],
-        arg(metavar="TABLE", help=f"report, which only writes the tables, or: {', '.join(TABLES)}."),
-    ],
-    /,
-    rows: Annotated[str | None, arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.")] = None,
-    columns: Annotated[str | None, arg(help="Only these, likewise: 'random,herding'.")] = None,
-    scale: Annotated[
-        str, arg(help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".")
-    ] = "full",
-    workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
-    dry_run: Annotated[bool, arg(help="Only list the cells and estimate the time.")] = False,
-    results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
-        "results"
-    ),
-    runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
-    report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
-    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
-) -> None:
-    """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
-    folders = Folders(results, runs)
-    if table != "report":
-        if table not in TABLES:
-            raise unknown_name("table", table, [*TABLES, "report"])
-        if scale not in SCALES:
-            raise unknown_name("scale", scale, SCALES)
-        if workers < 1:
-            raise UsageError(f"--workers must be at least 1; found {workers}")
-        entries = TABLES[table].select(SCALES[scale], rows, columns)
-        machine, cells = hardware.detect(), [entry.cell for entry in entries]
-        if dry_run:
-            seconds = estimated_seconds(cells, folders, machine)
-            for entry, needed in zip(entries, seconds, strict=True):
-                state = "finished" if folders.result(entry.cell) else f"to do, about {_duration(needed)}"
-                print(f"{entry.row}, {entry.column}: {state}  {entry.cell.id}")
-            print(f"estimate for one worker, without compilation: {_duration(sum(seconds))}")
-            return
-        require_writable_folder(results, 10_000_000, "--results")
-        require_writable_folder(runs, 100_000_000, "--runs")
-        run_table(table, entries, folders, machine, workers=workers)
-    write_book(folders, report)
-    print(report)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    output.write(result)
 
 
 def list_known() -> None:

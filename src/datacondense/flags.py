@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import unknown_name
+from datacondense.files import require_new_file, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.methods import METHODS, GradientMatching, Method
+from datacondense.networks import Network, parse_network, split_networks
+from datacondense.training import Recipe
 
 Data = Annotated[
     str,
@@ -52,6 +55,48 @@ class DataFlags:
         for note in splits.notes:
             print(f"note: {note}", file=sys.stderr)
         return splits
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """What is trained on condensed sets, how, and where it is tested."""
+
+    data: str | None = None
+    """Where the real test images are; the dataset of the (first) artifact by default."""
+    networks: str = "convnet"
+    """To train afresh, separated by commas: convnet,lenet,vgg11."""
+    trials: int = 20
+    """Networks of each kind for each set; the paper trains 20. Two or more tell noise."""
+    epochs: int | None = None
+    """Instead of the recipe's; say so beside the number."""
+
+    def chosen(self) -> dict[str, Network]:
+        """The networks, by the names they were given."""
+        return {name: parse_network(name) for name in split_networks(self.networks)}
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """`own`, with the epochs asked for."""
+        return own if self.epochs is None else replace(own, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class JsonFlags:
+    """Where results go, besides the screen."""
+
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the results with their circumstances there."""
+    overwrite: bool = False
+    """Replace the file of --json if it is there."""
+
+    def check(self) -> None:
+        """Raise `UsageError`, before any work is done, where the file cannot be written."""
+        if self.json:
+            require_new_file(self.json, overwrite=self.overwrite)
+
+    def write(self, results: dict[str, Any]) -> None:
+        """Write the file, if one was asked for."""
+        if self.json:
+            write_json(self.json, results)
 
 
 @dataclass(frozen=True)

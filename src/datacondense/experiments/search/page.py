@@ -6,23 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datacondense.experiments.reported import SEARCH
 from datacondense.experiments.search.result import number
-
-#: Of the paper, on CIFAR-10 with 10 images per class: best network's accuracy, correlation, minutes, images.
-REPORTED = {
-    "random": (76.2, -0.21, 18.8, 100),
-    "herding": (76.2, -0.20, 18.8, 100),
-    "DC": (84.5, 0.79, 18.8, 100),
-    "early stopping": (84.5, 0.42, 18.8, 10_000),
-    "whole set": (85.9, 1.00, 8604.3, 50_000),
-}
 
 
 def search_section(results: Path) -> str:
     """The paper's table, and one for each JSON in `results`/search."""
     rows = [
         f"| {name} | {found:.1f} | {number(correlation)} | {minutes:,.1f} | {images:,} |\n"
-        for name, (found, correlation, minutes, images) in REPORTED.items()
+        for name, (found, correlation, minutes, images) in SEARCH.items()
     ]
     text = (
         "\nThe paper: CIFAR-10, 10 images per class, 720 networks, a GTX 1080 Ti.\n\n"

@@ -12,8 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
 from datacondense.experiments.search.stages import Search
-from datacondense.files import require_new_file, write_json
-from datacondense.flags import Data, DataFlags, MachineFlags, Seed
+from datacondense.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed
 from datacondense.report.plots import can_plot
 
 
@@ -46,10 +45,7 @@ def search(
         Path | None, arg(help="The folder of study and results; runs/search-DATA by default.")
     ] = None,
     sharing: OmitArgPrefixes[Sharing] = Sharing(),
-    json: Annotated[
-        Path | None, arg(metavar="FILE", help="Write the results there, too, with the plot beside them.")
-    ] = None,
-    overwrite: Annotated[bool, arg(help="Replace the file of --json if it is there.")] = False,
+    output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     seed: Seed = 0,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
@@ -57,8 +53,7 @@ def search(
     """Rank ConvNets on proxies of a dataset and compare with training on all of it; a rerun goes on."""
     from datacondense.experiments.search.running import search as search_networks  # needs Optuna
 
-    if json:
-        require_new_file(json, overwrite=overwrite)
+    output.check()
     if not can_plot():
         print(f"note: {NO_PLOT}", file=sys.stderr)
     suggest = read_space(space) if space else PAPER_SPACE
@@ -78,6 +73,6 @@ def search(
         machine=hardware.detect(),
     )
     print(f"{summary(result)}\neverything is in {folder}")
-    if json:
-        write_json(json, result)
-        plot(result, json.with_suffix(".png"))
+    output.write(result)
+    if output.json:
+        plot(result, output.json.with_suffix(".png"))

@@ -6,8 +6,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from datacondense.experiments.running import Folders
-from datacondense.experiments.tables import SCALES, TABLES
+from datacondense.experiments.paper.running import Folders
+from datacondense.experiments.paper.tables import SCALES, TABLES
 from datacondense.report.plots import figure, save
 
 #: (images per class, mean accuracy in percent, its standard deviation), of every point of a line.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.continual.page import continual_section, draw_chains
-from datacondense.experiments.curves import draw_curves, measured_lines
 from datacondense.experiments.pages import update
-from datacondense.experiments.running import Folders
+from datacondense.experiments.paper.curves import draw_curves, measured_lines
+from datacondense.experiments.paper.running import Folders
+from datacondense.experiments.paper.tables import SCALES, TABLES, Entry, Table
 from datacondense.experiments.search.page import search_section
-from datacondense.experiments.tables import SCALES, TABLES, Entry, Table
 from datacondense.files import write_atomically
 from datacondense.report.plots import can_plot
 

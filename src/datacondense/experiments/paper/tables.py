@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from datacondense.data.images import ImageShape
 from datacondense.errors import unknown_name
 from datacondense.experiments import reported
-from datacondense.experiments.cells import Cell, Sets
+from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.reported import Grid, Reported
 from datacondense.methods import (
     DatasetDistillation,

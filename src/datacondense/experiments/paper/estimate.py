@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from datacondense.data.images import ImageDataset
-from datacondense.experiments.cells import Cell
-from datacondense.experiments.running import Folders
-from datacondense.experiments.tables import CLASSES, DATA
+from datacondense.experiments.paper.cells import Cell
+from datacondense.experiments.paper.running import Folders
+from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.machine import Machine
 from datacondense.methods import Task
 from datacondense.networks import Network, build_network

@@ -22,9 +22,9 @@ from datacondense.condensing import CHECKPOINT, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
-from datacondense.experiments.cells import Cell, Sets
 from datacondense.experiments.claims import claimed
-from datacondense.experiments.tables import Entry, reported_numbers
+from datacondense.experiments.paper.cells import Cell, Sets
+from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
 from datacondense.provenance import provenance

@@ -1,0 +1,65 @@
+"""`datacondense paper`: the verb, with its flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from datacondense.errors import UsageError, unknown_name
+from datacondense.experiments.paper.book import write_book
+from datacondense.experiments.paper.estimate import estimated_seconds
+from datacondense.experiments.paper.running import Folders, run_table
+from datacondense.experiments.paper.tables import SCALES, TABLES
+from datacondense.files import require_writable_folder
+from datacondense.flags import MachineFlags
+
+
+def paper(
+    table: Annotated[
+        Positional[str],
+        arg(metavar="TABLE", help=f"report, which only writes the tables, or: {', '.join(TABLES)}."),
+    ],
+    /,
+    rows: Annotated[str | None, arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.")] = None,
+    columns: Annotated[str | None, arg(help="Only these, likewise: 'random,herding'.")] = None,
+    scale: Annotated[
+        str, arg(help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".")
+    ] = "full",
+    workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
+    dry_run: Annotated[bool, arg(help="Only list the cells and estimate the time.")] = False,
+    results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
+        "results"
+    ),
+    runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
+    report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
+) -> None:
+    """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
+    folders = Folders(results, runs)
+    if table != "report":
+        if table not in TABLES:
+            raise unknown_name("table", table, [*TABLES, "report"])
+        if scale not in SCALES:
+            raise unknown_name("scale", scale, SCALES)
+        if workers < 1:
+            raise UsageError(f"--workers must be at least 1; found {workers}")
+        entries = TABLES[table].select(SCALES[scale], rows, columns)
+        machine, cells = hardware.detect(), [entry.cell for entry in entries]
+        if dry_run:
+            seconds = estimated_seconds(cells, folders, machine)
+            for entry, needed in zip(entries, seconds, strict=True):
+                state = "finished" if folders.result(entry.cell) else f"to do, about {_duration(needed)}"
+                print(f"{entry.row}, {entry.column}: {state}  {entry.cell.id}")
+            print(f"estimate for one worker, without compilation: {_duration(sum(seconds))}")
+            return
+        require_writable_folder(results, 10_000_000, "--results")
+        require_writable_folder(runs, 100_000_000, "--runs")
+        run_table(table, entries, folders, machine, workers=workers)
+    write_book(folders, report)
+    print(report)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
