@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,16 @@ def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("datacondense: unknown dataset 'digts'; did you mean 'digits'?")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_every_verb_stops_without_a_traceback(number: int, status: int, tmp_path: Path) -> None:
+    words = ["evaluate", "digits", "--whole", "--trials", "1000", "--precision", "float32"]
+    command = [str(Path(sys.executable).with_name("datacondense")), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        assert "tested on" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
+        assert process.stderr.read() == "\ndatacondense: stopped\n"

@@ -27,7 +27,8 @@ from datacondense import (
     condense,
     condensing,
 )
-from datacondense.condensing import CHECKPOINT, Terminated
+from datacondense.condensing import CHECKPOINT
+from datacondense.stopping import Terminated
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 

@@ -13,8 +13,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from datacondense.benchmark import benchmark as measure
 from datacondense.comparison import NOTE, Row, table
 from datacondense.condensed import CondensedDataset
-from datacondense.condensing import Terminated, run_result
 from datacondense.condensing import condense as condense_dataset
+from datacondense.condensing import run_result
 from datacondense.data import ImageDataset, known_datasets
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import evaluate_recorded, require_same_shape
@@ -36,6 +36,7 @@ from datacondense.methods import METHODS, Method
 from datacondense.networks import NETWORKS, parse_network
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
+from datacondense.stopping import Terminated, sigterm_interrupts
 from datacondense.training import Recipe
 
 
@@ -46,23 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense {versions()['datacondense']}")
         return 0
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "condense": _condense_with(method_named_in(arguments)),
-                "evaluate": evaluate,
-                "compare": compare,
-                "show": show,
-                "search": search,
-                "benchmark": benchmark,
-                "continual": continual_with(method_named_in(arguments, "--memory-method")),
-                "paper": paper,
-                "list": list_known,
-            },
-            prog="datacondense",
-            description="Condense a large labelled image dataset into a few synthetic images per class.",
-            args=arguments or ["--help"],
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        with sigterm_interrupts():
+            tyro.extras.subcommand_cli_from_dict(
+                {
+                    "condense": _condense_with(method_named_in(arguments)),
+                    "evaluate": evaluate,
+                    "compare": compare,
+                    "show": show,
+                    "paper": paper,
+                    "continual": continual_with(method_named_in(arguments, "--memory-method")),
+                    "search": search,
+                    "benchmark": benchmark,
+                    "list": list_known,
+                },
+                prog="datacondense",
+                description="Condense a large labelled image dataset into a few synthetic images per class.",
+                args=arguments or ["--help"],
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
         return error.exit_status
@@ -165,7 +167,7 @@ def evaluate(
     recipe = protocol.recipe(recipe)
     machine = hardware.detect()
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
-          f"tested on {real.test!r}")  # fmt: skip
+          f"tested on {real.test!r}", flush=True)  # fmt: skip
     results = {}
     for name, network in chosen.items():
         score, result = evaluate_recorded(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import safetensors
@@ -28,6 +24,7 @@ from datacondense.machine import Machine
 from datacondense.methods import Method, State, Task
 from datacondense.networks import ConvNet, Network, describe_network
 from datacondense.provenance import provenance, versions
+from datacondense.stopping import sigterm_interrupts
 from datacondense.training import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -37,10 +34,6 @@ RESULT = "result.json"
 CHECKPOINT_EVERY = 120.0
 
 Metrics = dict[str, float]
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where it arrives so that work is saved as on Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ def condense(
     started -= progress.seconds
     bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
                unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
-    with bar, _sigterm_interrupts():
+    with bar, sigterm_interrupts():
         try:
             for k in range(progress.done, method.steps):
                 state, metrics = method.step(task, progress.state, k)
@@ -281,20 +274,3 @@ class _Run:
                     f"{self.folder} holds a run with {key} {theirs}, but {ours} was asked for; "
                     "give the same settings, another folder, or --overwrite"
                 )
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises `Terminated` inside the block (in the main thread; elsewhere nothing changes)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

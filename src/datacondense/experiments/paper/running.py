@@ -28,6 +28,7 @@ from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
 from datacondense.provenance import provenance
+from datacondense.stopping import sigterm_interrupts
 
 #: Seconds before looking again whether what others work on is done.
 POLL = 2.0
@@ -129,7 +130,8 @@ def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Mach
     torch.set_num_threads(threads)
     sys.stderr = _Lines()
     try:
-        _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
+        with sigterm_interrupts():
+            _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
         sys.exit(1)
