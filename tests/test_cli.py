@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -191,14 +190,16 @@ def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_every_verb_stops_without_a_traceback(number: int, status: int, tmp_path: Path) -> None:
+def test_every_verb_stops_on_sigterm_without_a_traceback() -> None:
     words = ["evaluate", "digits", "--whole", "--trials", "1000", "--precision", "float32"]
     command = [str(Path(sys.executable).with_name("datacondense")), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stderr
-        assert "tested on" in process.stdout.readline()
-        process.send_signal(number)
-        assert process.wait(timeout=60) == status
+        try:
+            assert "tested on" in process.stdout.readline()
+            process.terminate()
+            assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
         assert process.stderr.read() == "\ndatacondense: stopped\n"

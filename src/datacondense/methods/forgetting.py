@@ -18,8 +18,9 @@ class Forgetting(TrainedSelection):
     """Chooses, class by class, the images forgotten most often in training (Toneva et al., ICLR 2019).
 
     An image is forgotten when it was classified correctly and is wrong at its next presentation. One that was
-    never correct counts as forgotten most. Ties, many where training is short, go to the images that come
-    first in the dataset.
+    never correct is never forgotten: the paper speaks of images that were learned first (Toneva et al. count
+    them as forgotten most). Ties, many where training is short, go to the images that come first in the
+    dataset.
     """
 
     name: ClassVar[str] = "forgetting"

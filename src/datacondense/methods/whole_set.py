@@ -38,8 +38,7 @@ class WholeSetNetwork:
     task: Task
     network: nn.Module
     forgotten: Float[Tensor, " n"]
-    """How often each image was classified correctly at one presentation and wrongly at the next; infinity for
-    one that never was correct."""
+    """How often each image was classified correctly at one presentation and wrongly at the next."""
 
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
@@ -73,7 +72,7 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         training = _Training(task, recipe, cache_folder() / f"network-{key[:32]}.safetensors", settings)
         training.run()
         _LATEST.clear()
-        _LATEST[key] = WholeSetNetwork(task, training.network, training.forgetting.counts())
+        _LATEST[key] = WholeSetNetwork(task, training.network, training.forgetting.events)
     return _LATEST[key]
 
 
@@ -103,7 +102,6 @@ class ForgettingEvents:
     def __init__(self, labels: Int[Tensor, " n"]) -> None:
         self.labels = labels
         self.correct = torch.zeros(len(labels), dtype=torch.bool)
-        self.learned = torch.zeros(len(labels), dtype=torch.bool)
         self.events = torch.zeros(len(labels))
 
     def see(self, batch: Int[Tensor, " b"], logits: Float[Tensor, "b k"]) -> None:
@@ -111,11 +109,6 @@ class ForgettingEvents:
         correct: Bool[Tensor, " b"] = logits.argmax(1).cpu() == self.labels[batch]
         self.events[batch] += self.correct[batch] & ~correct
         self.correct[batch] = correct
-        self.learned[batch] |= correct
-
-    def counts(self) -> Float[Tensor, " n"]:
-        """Events per image; infinity where it never was correct."""
-        return torch.where(self.learned, self.events, torch.inf)
 
 
 class _Training:
