@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,8 @@ import torch
 from datacondense import ConvNet, ImageDataset, Machine
 
 torch.set_num_threads(1)  # tests are small and run in several processes
+# Started in the background of a shell, we and the processes that tests start would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
