@@ -12,7 +12,7 @@ from datacondense.experiments.pages import update
 from datacondense.experiments.paper.curves import draw_curves, measured_lines
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import SCALES, TABLES, Entry, Table
-from datacondense.experiments.search.page import search_section
+from datacondense.experiments.search.page import draw_searches, search_section
 from datacondense.files import write_atomically
 from datacondense.report.plots import can_plot
 
@@ -49,6 +49,7 @@ def write_book(folders: Folders, path: Path) -> None:
     if lines := measured_lines(folders):
         draw_curves(lines, path.with_name(CURVES))
     draw_chains(folders.results, path.parent)
+    draw_searches(folders.results, path.parent)
 
 
 def book(folders: Folders) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.reported import SEARCH
-from datacondense.experiments.search.result import number
+from datacondense.experiments.search.result import number, plot
 
 
 def search_section(results: Path) -> str:
@@ -24,6 +24,12 @@ def search_section(results: Path) -> str:
     files = sorted((results / "search").glob("*.json"))
     measured = [_measured(path.stem, json.loads(path.read_text())) for path in files]
     return text + ("".join(measured) or "\nNothing has been measured here yet.\n")
+
+
+def draw_searches(results: Path, folder: Path) -> None:
+    """A plot of each search, `search-NAME.png` in `folder`."""
+    for path in (results / "search").glob("*.json"):
+        plot(json.loads(path.read_text()), folder / f"search-{path.stem}.png")
 
 
 def _measured(name: str, result: dict[str, Any]) -> str:
@@ -51,7 +57,7 @@ def _measured(name: str, result: dict[str, Any]) -> str:
             f"{row['images']:,}",
         ]
         text += f"| {proxy} | {' | '.join(cells)} |\n"
-    return text
+    return text + f"\n![accuracy on proxies against the whole set](search-{name}.png)\n"
 
 
 def _correlation(values: dict[str, Any]) -> str:
