@@ -1,4 +1,4 @@
-"""Herding, k-center and forgetting: against brute force; the one training behind them."""
+"""Herding, k-center, nearest-mean and forgetting: against brute force; the one training behind them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from datacondense import (
     ImageDataset,
     KCenter,
     Machine,
+    NearestMean,
     RandomSelection,
     Recipe,
     UsageError,
@@ -36,12 +37,13 @@ from datacondense.methods import Task, whole_set
 from datacondense.methods.forgetting import most_forgotten
 from datacondense.methods.herding import herd
 from datacondense.methods.k_center import spread
+from datacondense.methods.nearest_mean import nearest_to_mean
 from datacondense.methods.whole_set import ForgettingEvents, whole_set_network
 from datacondense.training import train
 
 NETWORK = ConvNet(width=4, depth=2)
 CPU = Machine(torch.device("cpu"), "float32", None)
-TRAINED = [Herding, KCenter, Forgetting]
+TRAINED = [Herding, KCenter, NearestMean, Forgetting]
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +125,13 @@ def test_k_center_is_the_greedy_choice(rows, data):
     assert spread(torch.tensor(rows).float(), count).tolist() == chosen
 
 
+@given(exact_rows, st.data())
+def test_nearest_mean_is_the_order_of_distances_from_the_mean(rows, data):
+    count, mean = data.draw(st.integers(1, len(rows))), mean_of(rows)
+    ranked = sorted(range(len(rows)), key=lambda j: squared(rows[j], mean))
+    assert nearest_to_mean(torch.tensor(rows).float(), count).tolist() == ranked[:count]
+
+
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=12), st.data())
 def test_forgetting_takes_the_largest_counts_first_come_first(events, data):
     count = data.draw(st.integers(1, len(events)))
@@ -130,15 +139,16 @@ def test_forgetting_takes_the_largest_counts_first_come_first(events, data):
     assert most_forgotten(torch.tensor(events), count).tolist() == ranked[:count]
 
 
-@pytest.mark.parametrize("pick", [herd, spread])
+@pytest.mark.parametrize("pick", [herd, spread, nearest_to_mean])
 def test_equal_rows_are_taken_in_order_and_once(pick):
     assert pick(torch.full((5, 300), 0.1), 5).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_herding_follows_the_mean_where_the_nearest_single_images_do_not():
-    rows = torch.tensor([[0.0], [1.0], [9.0], [10.0]])  # mean 5: 1, then 9 to balance it
-    assert herd(rows, 2).tolist() == [1, 2]
-    assert spread(rows, 2).tolist() == [1, 3]
+    rows = torch.tensor([[0.0], [2.0], [3.0], [9.0], [11.0]])  # mean 5: 3, then 9 to balance it, not 2
+    assert herd(rows, 2).tolist() == [2, 3]
+    assert nearest_to_mean(rows, 2).tolist() == [2, 1]
+    assert spread(rows, 2).tolist() == [2, 4]
 
 
 def test_forgetting_events_of_a_hand_counted_sequence():

@@ -15,6 +15,7 @@ from datacondense.methods import (
     Herding,
     KCenter,
     Method,
+    NearestMean,
     RandomSelection,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
@@ -40,6 +41,7 @@ __all__ = [
     "LeNet",
     "Machine",
     "Method",
+    "NearestMean",
     "RandomSelection",
     "Recipe",
     "ResNet18",

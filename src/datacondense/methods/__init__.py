@@ -6,12 +6,21 @@ from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.random_selection import RandomSelection
 
 #: Command-line name → method.
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (GradientMatching, DatasetDistillation, RandomSelection, Herding, KCenter, Forgetting)
+    for method in (
+        GradientMatching,
+        DatasetDistillation,
+        RandomSelection,
+        Herding,
+        KCenter,
+        Forgetting,
+        NearestMean,
+    )
 }
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "Herding",
     "KCenter",
     "Method",
+    "NearestMean",
     "RandomSelection",
     "State",
     "Task",
