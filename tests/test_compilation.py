@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -59,6 +62,24 @@ def test_compiled_evaluation_agrees_and_networks_are_fresh() -> None:
     ]
     assert scores[1] == pytest.approx(scores[0], abs=2 / 60)
     assert len(set(scores[1])) > 1
+
+
+def test_every_network_is_compiled_however_many_there_are_and_none_is_kept(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.random.fork_rng():
+        images = torch.randn(8, 1, 8, 8)
+        networks = [ConvNet(width=4 + more, depth=1)((1, 8, 8), 3) for more in range(10)]
+    for network in networks:
+        logits = COMPILED.forward(network, 8)(images)
+        logits.sum().backward()
+        torch.testing.assert_close(predict(network, images, COMPILED), logits.detach())
+    assert counters["stats"]["unique_graphs"] == 2 * len(networks)  # with gradients and without
+    alive = [weakref.ref(network) for network in networks]
+    del networks, network
+    gc.collect()
+    assert not any(network() for network in alive)
 
 
 def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
@@ -118,20 +118,26 @@ _COMPILED: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
 def _compiled(network: nn.Module) -> Forward:
     """`network` compiled, once per module; as it is, with one line that says so, if compilation fails."""
     if network not in _COMPILED:
-        attempt = torch.compile(network, dynamic=False)
+        alive = ref(network)  # the value must not keep its key
+
+        def plain(images: Tensor) -> Tensor:
+            return alive()(images)  # type: ignore[misc, no-any-return]
+
+        # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
+        plain.__code__ = plain.__code__.replace()
+        attempt = torch.compile(plain, dynamic=False)
         works: list[bool] = []
 
         def run(images: Tensor) -> Tensor:
             if works == [False]:
-                return network(images)  # type: ignore[no-any-return]
+                return plain(images)
             try:
-                logits = attempt(images)
+                return attempt(images)
             except torch._dynamo.exc.TorchDynamoException as error:
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 warnings.warn(f"running without compilation, several times slower: {reason}", stacklevel=2)
                 works[:] = [False]
-                return network(images)  # type: ignore[no-any-return]
-            return logits  # type: ignore[no-any-return]
+                return plain(images)
 
         _COMPILED[network] = run
     return _COMPILED[network]
