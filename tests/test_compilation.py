@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.exc import InternalTorchDynamoError
 from torch._dynamo.utils import counters
 
 from conftest import toy_dataset
-from datacondense import ConvNet, GradientMatching, Machine, Recipe, condense, evaluate, machine
-from datacondense.machine import _compiler
+from datacondense import ConvNet, GradientMatching, LeNet, Machine, Recipe, condense, evaluate, machine
+from datacondense.compilation import compiler
+from datacondense.matching import network_gradient
 from datacondense.methods import Task
 from datacondense.methods.whole_set import whole_set_network
 from datacondense.training import predict
@@ -23,7 +27,7 @@ pytestmark = [
     pytest.mark.usefixtures("untouched_random_state"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # PyTorch's own, while it compiles
 ]
-needs_compiler = pytest.mark.skipif(_compiler() is None, reason="torch.compile needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
 
 PLAIN = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=False)
 COMPILED = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=True)
@@ -82,6 +86,57 @@ def test_every_network_is_compiled_however_many_there_are_and_none_is_kept(monke
     assert not any(network() for network in alive)
 
 
+@needs_compiler
+@pytest.mark.parametrize("architecture", [LeNet(), ConvNet(width=16, depth=2, norm="none", pooling="max")])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:running without compilation")  # PyTorch 2.13 compiles LeNet wrongly
+def test_gradients_before_max_pooling_are_right(architecture, precision) -> None:
+    with torch.random.fork_rng():
+        network, images = architecture((1, 28, 28), 10), torch.randn(10, 1, 28, 28)
+    plain, fast = (
+        network_gradient(network, images, torch.arange(10), forward=machine.forward(network, 10))
+        for machine in (replace(PLAIN, precision=precision), replace(COMPILED, precision=precision))
+    )
+    for wanted, found in zip(plain, fast, strict=True):
+        assert (found - wanted).norm() <= (1e-3 if precision == "float32" else 0.2) * wanted.norm()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_wrongly_compiled_gradients_are_noticed(monkeypatch, training) -> None:
+    """Where the gradient of the first layer is lost, as pytorch/pytorch#185509 loses it."""
+    with torch.random.fork_rng():
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3)).train(training)
+        images = torch.randn(8, 1, 8, 8)
+    monkeypatch.setattr(torch, "compile", lambda plain, **_: lambda x: network[1:](network[0](x).detach()))
+    forward = COMPILED.forward(network, 8)
+    with torch.no_grad():
+        assert torch.equal(forward(images), network(images))  # the logits are right
+    with pytest.warns(UserWarning, match="without compilation.*not those of the plain network"):
+        forward(images).sum().backward()
+    assert network[0].weight.grad is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forward(images)
+
+
+@needs_compiler
+def test_checking_a_compiled_network_leaves_buffers_and_random_numbers_as_plain_passes_do() -> None:
+    with torch.random.fork_rng():
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(),
+                                nn.Linear(144, 3))  # fmt: skip
+        images = torch.randn(8, 1, 8, 8)
+        state = copy.deepcopy(network.state_dict())
+        outcomes = []
+        for machine in (PLAIN, COMPILED):
+            network.load_state_dict(state)
+            torch.manual_seed(1)
+            forward = machine.forward(network, 8)
+            logits = torch.stack([forward(images).detach() for _ in range(2)])
+            outcomes.append([logits, network[1].running_mean.clone(), torch.rand(3)])
+    torch.testing.assert_close(outcomes[0], outcomes[1])
+    assert not torch.equal(*outcomes[0][0])  # dropout draws anew
+
+
 def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,11 +158,11 @@ def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
 
 
 def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_compiler", lambda: "c++")
+    monkeypatch.setattr(machine, "compiler", lambda: "c++")
     undecided = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=None)
     assert not undecided.for_work(100_000, 8, 8).compile
     assert undecided.for_work(1_000_000, 28, 28).compile
     assert not Machine(torch.device("cpu"), "float64", 8, compile=None).for_work(10**9, 28, 28).compile
     assert not PLAIN.for_work(10**9, 28, 28).compile
-    monkeypatch.setattr(machine, "_compiler", lambda: None)
+    monkeypatch.setattr(machine, "compiler", lambda: None)
     assert not undecided.for_work(10**9, 28, 28).compile

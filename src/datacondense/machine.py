@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from datacondense.calibration import calibration
+from datacondense.compilation import Forward, compiled, compiler
 from datacondense.errors import UsageError
 
 Precision = Literal["auto", "bfloat16", "float32", "float64"]
-#: Images n c h w → logits n k.
-Forward = Callable[[Tensor], Tensor]
 
 #: Passes over a 32×32 image above which a run is longer than its compilation, several times over.
 _LONG = 60_000
@@ -78,7 +71,7 @@ class Machine:
         if self.compile is not None:
             return self
         long = images * height * width >= _LONG * 32 * 32
-        return replace(self, compile=long and self.precision != "float64" and _compiler() is not None)
+        return replace(self, compile=long and self.precision != "float64" and compiler() is not None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -101,53 +94,14 @@ class Machine:
         Other sizes (the rest of a class, of a test set) run eagerly: shapes that change would be compiled
         again and again. The graph belongs to the module, so weights must be re-drawn in place.
         """
-        compiled = _compiled(network) if self.compile else network
+        fast = compiled(network) if self.compile else network
 
         def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-            fast = len(images) == batch_size
             with self.autocast():
-                logits: Tensor = (compiled if fast else network)(images)
+                logits: Tensor = (fast if len(images) == batch_size else network)(images)
             return logits.to(images.dtype)
 
         return run
-
-
-_COMPILED: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
-
-
-def _compiled(network: nn.Module) -> Forward:
-    """`network` compiled, once per module; as it is, with one line that says so, if compilation fails."""
-    if network not in _COMPILED:
-        alive = ref(network)  # the value must not keep its key
-
-        def plain(images: Tensor) -> Tensor:
-            return alive()(images)  # type: ignore[misc, no-any-return]
-
-        # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
-        plain.__code__ = plain.__code__.replace()
-        attempt = torch.compile(plain, dynamic=False)
-        works: list[bool] = []
-
-        def run(images: Tensor) -> Tensor:
-            if works == [False]:
-                return plain(images)
-            try:
-                return attempt(images)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                warnings.warn(f"running without compilation, several times slower: {reason}", stacklevel=2)
-                works[:] = [False]
-                return plain(images)
-
-        _COMPILED[network] = run
-    return _COMPILED[network]
-
-
-@cache
-def _compiler() -> str | None:
-    """The C++ compiler that `torch.compile` needs on a CPU, if there is one."""
-    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def _device(name: str) -> torch.device:

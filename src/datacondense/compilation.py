@@ -1,0 +1,105 @@
+"""Compiled forward passes: one per network, and none is trusted before it has agreed with the plain one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+#: Images n c h w → logits n k.
+Forward = Callable[[Tensor], Tensor]
+
+#: How far a compiled gradient may be from the plain one, relative to it. Rounding to bfloat16 reaches 0.6 in
+#: the first layers of deep networks; an update lost by wrong code, which does occur, is 1.
+_TOLERANCE = {torch.bfloat16: 0.9, torch.float32: 0.05, torch.float64: 1e-6}
+
+_COMPILED: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
+
+
+def compiled(network: nn.Module) -> Forward:
+    """`network` compiled, once per module.
+
+    As it is, with one line that says so, if compilation fails, or if the first batch shows that compiled and
+    plain code differ by more than rounding: the compilers of PyTorch 2.12 and 2.13 lose the gradients before
+    some max poolings (pytorch/pytorch#185509).
+    """
+    if network not in _COMPILED:
+        _COMPILED[network] = _Compiled(network)
+    return _COMPILED[network]
+
+
+class _Compiled:
+    """Runs a network compiled while that works, else as it is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = alive = ref(network)  # a value of the dictionary must not keep its key
+        plain: Any = lambda images: alive()(images)  # type: ignore[misc]  # noqa: E731, def is type-checked
+        # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
+        plain.__code__ = plain.__code__.replace()
+        self.plain: Forward = plain
+        # With PyTorch's own random numbers, dropout is the same as without compilation.
+        self.attempt: Forward | None = torch.compile(plain, dynamic=False, options={"fallback_random": True})
+        self.checked: set[tuple[object, ...]] = set()
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        if self.attempt is None:
+            return self.plain(images)
+        graph = (images.shape, torch.is_grad_enabled(), self._module().training)
+        try:
+            if graph not in self.checked and not self._agrees(self.attempt, images):
+                return self._give_up("its results are not those of the plain network", images)
+            self.checked.add(graph)
+            return self.attempt(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            return self._give_up(next(iter(str(error).strip().splitlines()), type(error).__name__), images)
+
+    def _module(self) -> nn.Module:
+        network = self.network()
+        assert network is not None
+        return network
+
+    def _give_up(self, reason: str, images: Tensor) -> Tensor:
+        warnings.warn(f"running without compilation, several times slower: {reason}", stacklevel=4)
+        self.attempt = None
+        return self.plain(images)
+
+    def _agrees(self, attempt: Forward, images: Tensor) -> bool:
+        """Whether logits, and where they are wanted the gradients of all weights, agree on a batch.
+
+        The network's buffers and the random state are left as they were.
+        """
+        outcomes = []
+        for forward in (self.plain, attempt):
+            buffers = [buffer.clone() for buffer in self._module().buffers()]
+            with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+                logits = forward(images)
+                outcomes.append([logits.detach(), *self._gradients(logits)])
+            for buffer, before in zip(self._module().buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        tolerance = _TOLERANCE[outcomes[0][0].dtype]
+        return all(
+            (found - wanted).norm() <= tolerance * wanted.norm()
+            for wanted, found in zip(*outcomes, strict=True)
+        )
+
+    def _gradients(self, logits: Tensor) -> list[Tensor]:
+        """Of the sum of squared logits, in the weights. Biases before a norm have only rounding for one."""
+        weights = [p for p in self._module().parameters() if p.requires_grad and p.dim() > 1]
+        if not logits.requires_grad or not weights:
+            return []
+        return [*torch.autograd.grad(logits.float().square().sum(), weights, materialize_grads=True)]
+
+
+@cache
+def compiler() -> str | None:
+    """The C++ compiler that `torch.compile` needs on a CPU, if there is one."""
+    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
