@@ -33,6 +33,28 @@ def test_the_readme_reports_what_was_measured() -> None:
     assert abs(random.mean - 0.649) <= 0.035
 
 
+def test_the_page_of_herding_reports_what_was_measured() -> None:
+    page = (ROOT / "docs/methods/herding.md").read_text()
+    for name, data in (("MNIST", "mnist"), ("FashionMNIST", "fashion_mnist"), ("CIFAR-10 (JPEG)", "cifar10")):
+        herding, reported = table1_cell(f"{data}-herding-ipc10")
+        nearest = without_n(Score(accuracies(f"{data}-ipc10/nearest-mean-seed0.json")))
+        assert f"| {name} | {herding} | {nearest} | {reported} |" in page
+    herding, reported = table1_cell("fashion_mnist-herding-ipc50")
+    assert f"gets {herding} (the paper: herding {reported}," in " ".join(page.split())
+
+
+def table1_cell(name: str) -> tuple[str, str]:
+    """What is measured and reported in the quick cell of that name."""
+    (path,) = (ROOT / "results" / "table1").glob(f"{name}-*-quick-*.json")
+    cell = json.loads(path.read_text())
+    reported = "{mean} ± {std}".format_map(cell["reported"]["table1"])
+    return without_n(Score(tuple(cell["measured"]["accuracies"]))), reported
+
+
+def without_n(score: Score) -> str:
+    return str(score).partition(" (n")[0]
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_every_result_says_where_it_comes_from(path: Path) -> None:
     text = path.read_text()

@@ -28,8 +28,8 @@ def compiled(network: nn.Module) -> Forward:
     """`network` compiled, once per module.
 
     As it is, with one line that says so, if compilation fails, or if the first batch shows that compiled and
-    plain code differ by more than rounding: the compilers of PyTorch 2.12 and 2.13 lose the gradients before
-    some max poolings (pytorch/pytorch#185509).
+    plain code differ by more than rounding: the compiler of PyTorch 2.13 loses the gradients before some max
+    poolings (pytorch/pytorch#185509).
     """
     if network not in _COMPILED:
         _COMPILED[network] = _Compiled(network)
