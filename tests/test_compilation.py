@@ -17,7 +17,9 @@ from torch._dynamo.utils import counters
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, LeNet, Machine, Recipe, condense, evaluate, machine
+from datacondense.cli import main
 from datacondense.compilation import compiler
+from datacondense.errors import DatacondenseWarning
 from datacondense.matching import network_gradient
 from datacondense.methods import Task
 from datacondense.methods.whole_set import whole_set_network
@@ -32,6 +34,15 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="torch.compile ne
 PLAIN = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=False)
 COMPILED = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=True)
 NETWORK = ConvNet(width=4, depth=1)
+
+
+def fails(network, **settings):
+    """A `torch.compile` that does not work."""
+
+    def run(images):
+        raise InternalTorchDynamoError("no compiler here\nand much more")
+
+    return run
 
 
 @needs_compiler
@@ -111,7 +122,7 @@ def test_wrongly_compiled_gradients_are_noticed(monkeypatch, training) -> None:
     forward = COMPILED.forward(network, 8)
     with torch.no_grad():
         assert torch.equal(forward(images), network(images))  # the logits are right
-    with pytest.warns(UserWarning, match="without compilation.*not those of the plain network"):
+    with pytest.warns(DatacondenseWarning, match="without compilation.*not those of the plain network"):
         forward(images).sum().backward()
     assert network[0].weight.grad is not None
     with warnings.catch_warnings():
@@ -140,12 +151,6 @@ def test_checking_a_compiled_network_leaves_buffers_and_random_numbers_as_plain_
 def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails(network, **settings):
-        def run(images):
-            raise InternalTorchDynamoError("no compiler here\nand much more")
-
-        return run
-
     method = GradientMatching(iterations=2, outer_steps=1)
     plain = condense(toy_dataset(), 1, method, NETWORK, machine=PLAIN).images
     monkeypatch.setattr(torch, "compile", fails)
@@ -155,6 +160,26 @@ def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
     assert torch.equal(plain, other)
     messages = [str(warning.message) for warning in caught if "compilation" in str(warning.message)]
     assert messages == ["running without compilation, several times slower: no compiler here"]
+
+
+@pytest.mark.filterwarnings("default::datacondense.errors.DatacondenseWarning")
+def test_the_command_line_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(torch, "compile", fails)
+    arguments = [
+        "--iterations",
+        "2",
+        "--compile",
+        "on",
+        "--precision",
+        "float32",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert (
+        main(["condense", "digits", "--ipc", "1", "--network", "convnet(width=4,depth=1)", *arguments]) == 0
+    )
+    line = "datacondense: running without compilation, several times slower: no compiler here\n"
+    assert capsys.readouterr().err == line
 
 
 def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from datacondense.condensed import CondensedDataset
 from datacondense.condensing import condense as condense_dataset
 from datacondense.condensing import run_result
 from datacondense.data import ImageDataset, known_datasets
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import evaluate_recorded, require_same_shape
 from datacondense.experiments.continual.verb import continual_with
 from datacondense.experiments.paper.verb import paper
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense {versions()['datacondense']}")
         return 0
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts(), warnings_in_one_line():
             tyro.extras.subcommand_cli_from_dict(
                 {
                     "condense": _condense_with(method_named_in(arguments)),

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from datacondense.errors import DatacondenseWarning
+
 #: Images n c h w → logits n k.
 Forward = Callable[[Tensor], Tensor]
 
@@ -63,7 +65,8 @@ class _Compiled:
         return network
 
     def _give_up(self, reason: str, images: Tensor) -> Tensor:
-        warnings.warn(f"running without compilation, several times slower: {reason}", stacklevel=4)
+        lost = f"running without compilation, several times slower: {reason}"
+        warnings.warn(lost, DatacondenseWarning, stacklevel=4)
         self.attempt = None
         return self.plain(images)
 

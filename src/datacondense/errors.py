@@ -1,9 +1,15 @@
-"""Errors for people: one sentence saying what was found, what was expected and what to do."""
+"""Errors and warnings for people: one sentence saying what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
 
 
 class DatacondenseError(Exception):
@@ -19,6 +25,28 @@ class UsageError(DatacondenseError, ValueError):
     """A request that cannot be right: an unknown name, 0 images per class, an output folder in use."""
 
     exit_status = 2
+
+
+class DatacondenseWarning(UserWarning):
+    """Something was lost, and the work goes on without it."""
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Ours are printed without the place in the code inside the block, above progress bars."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DatacondenseWarning):
+            tqdm.write(f"datacondense: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **options)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

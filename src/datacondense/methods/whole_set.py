@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
 from datacondense.files import cache_folder, write_atomically
 from datacondense.methods.base import Task
 from datacondense.networks import describe_network
@@ -180,7 +180,8 @@ class _Training:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, safetensors.torch.save(separate, metadata=about))
         except (OSError, DatacondenseError) as error:
-            warnings.warn(f"the trained network will not be found again: {error}", stacklevel=2)
+            lost = f"the trained network will not be found again: {error}"
+            warnings.warn(lost, DatacondenseWarning, stacklevel=2)
 
     def _restore(self) -> None:
         with safetensors.safe_open(self.path, framework="pt") as file:

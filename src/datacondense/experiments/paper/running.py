@@ -20,7 +20,7 @@ from tqdm import tqdm
 from datacondense.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import CHECKPOINT, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import Score, evaluate
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.cells import Cell, Sets
@@ -130,7 +130,7 @@ def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Mach
     torch.set_num_threads(threads)
     sys.stderr = _Lines()
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts(), warnings_in_one_line():
             _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
