@@ -64,6 +64,7 @@ def test_k_means_k_and_each_iteration_is_counted(tmp_path: Path, monkeypatch: py
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["iterations"] == 4
     assert result.keys() >= {"command", "commit", "date", "hardware", "precision", "seconds", "versions"}
+    assert result["peak_memory"] > 2**26, "bytes; PyTorch alone takes more"
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def toy_table(monkeypatch: pytest.MonkeyPatch) -> Table:
     def of_scale(scale: Scale) -> list[Entry]:
         return [replace(entry, cell=replace(entry.cell, scale=scale.name)) for entry in entries()]
 
-    table = Table("toy", "A toy", "row", of_scale)
+    table = Table("toy", "A toy", "row", of_scale, costs=True)
     monkeypatch.setitem(TABLES, "toy", table)
     monkeypatch.setitem(DATA, "digits", Images((1, 8, 8), 1438, 359))
     return table
@@ -159,6 +159,9 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
         run_table("another", entries(), folders, machine)  # whatever table it was measured in
     measured = f"{100 * result['measured']['mean']:.1f} ± {100 * result['measured']['std']:.1f}"
     assert f"| row | {measured} (n = 2, full) / 91.7 ± 0.5 |" in book(folders)
+    cost = result["sets"][0]["condensed"]["run"]
+    minutes, memory = f"{cost['seconds'] / 60:.1f}", f"{cost['peak_memory'] / 2**20:,.0f} MiB"
+    assert f"| row | 0 | 1 | {minutes} | {memory} | {cost['hardware']} |" in book(folders)
 
 
 def test_two_processes_share_a_table(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from datacondense.data.images import ImageDataset, ImageShape
-from datacondense.hardware import peak_resident
+from datacondense.hardware import peak_memory
 from datacondense.machine import Machine
 from datacondense.matching import gradient_distance, network_gradient, pull_back
 from datacondense.methods import Task
@@ -76,7 +76,7 @@ def benchmark(machine: Machine, *, repeats: int = 5, report: Callable[[str], Non
     for name, shape in SHAPES.items():
         timings = {part: _timed(work, repeats) for part, work in parts(shape, machine).items()}
         timings |= composed(timings)
-        memory = {side: peak_memory(shape, machine, side) for side in SIDES}
+        memory = {side: peak_memory_of(shape, machine, side) for side in SIDES}
         flops = 10 * (REAL_BATCH + 6) * pass_flops(shape)
         share = flops / rate / timings["one iteration, ipc 1"].ours
         for part, timing in timings.items():
@@ -150,9 +150,8 @@ def composed(parts: dict[str, Timing]) -> dict[str, Timing]:
     }
 
 
-def peak_memory(shape: ImageShape, machine: Machine, side: Side) -> int:
-    """Bytes at the most, in a process of its own, while one side runs every part: of the GPU where that is
-    the device, else of the process, PyTorch itself and compilation included."""
+def peak_memory_of(shape: ImageShape, machine: Machine, side: Side) -> int:
+    """`hardware.peak_memory` of a process of its own in which one side runs every part."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak_memory, shape, machine, side, torch.get_num_threads()).result()
 
@@ -161,9 +160,7 @@ def _peak_memory(shape: ImageShape, machine: Machine, side: Side, threads: int) 
     torch.set_num_threads(threads)
     for part in parts(shape, machine).values():
         getattr(part, side)()
-    if machine.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(machine.device)
-    return peak_resident()
+    return peak_memory(machine.device)
 
 
 def plain_image_gradient(

@@ -20,6 +20,7 @@ from datacondense.condensed import SCHEMA, TENSORS, CondensedDataset, require_fr
 from datacondense.data.images import ImageDataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import require_writable_folder, write_atomically, write_json
+from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
 from datacondense.methods import Method, State, Task
 from datacondense.networks import ConvNet, Network, describe_network
@@ -95,6 +96,7 @@ def condense(
             return finished
         run.claim(resume=resume, overwrite=overwrite, state_bytes=_state_bytes(task))
     circumstances = provenance(machine)
+    forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     try:
         progress = run.restored(machine) if run and resume else None
@@ -125,8 +127,11 @@ def condense(
             raise
         condensed = _condensed(task, progress.state, record, recipe or method.recipe(task, progress.state))
         if run:
-            seconds = round(time.perf_counter() - started, 1)
-            run.finish(condensed, progress, {**circumstances, "seconds": seconds})
+            cost = {  # the memory in bytes, since the run was last started
+                "seconds": round(time.perf_counter() - started, 1),
+                "peak_memory": peak_memory(machine.device),
+            }
+            run.finish(condensed, progress, circumstances | cost)
     return condensed
 
 

@@ -59,20 +59,36 @@ def book(folders: Folders) -> str:
 
 
 def _section(table: Table, folders: Folders) -> str:
-    grid: dict[tuple[str, str], str] = {}
+    found: dict[Entry, dict[str, Any] | None] = {}
     for at_each_scale in zip(*(table.entries(scale) for scale in SCALES.values()), strict=True):
         paths = [folders.result(entry.cell) for entry in at_each_scale]
         measured = next((path for path in paths if path), None)
-        entry = at_each_scale[0]
-        grid[entry.row, entry.column] = _place(entry, json.loads(measured.read_text()) if measured else None)
+        found[at_each_scale[0]] = json.loads(measured.read_text()) if measured else None
+    grid = {(entry.row, entry.column): _place(entry, result) for entry, result in found.items()}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*grid, strict=True))
-    lines = [["", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[row, *(grid.get((row, column), "") for column in columns)] for row in rows]
-    lines[0][0] = table.corner
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [[row, *(grid.get((row, column), "") for column in columns)] for row in rows]
+    text = _markdown([table.corner, *columns], lines)
+    if table.costs and (costs := _costs(found)):
+        text += "\nWhat condensing the first set of each cost:\n\n"
+        text += _markdown(["data", "method", "iterations", "minutes", "peak memory", "on"], costs)
     if table.name == "accuracy-by-ipc" and measured_lines(folders):
         text += f"\n![Accuracy against images per class, measured beside reported]({CURVES})\n"
     return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
+
+
+def _markdown(head: list[str], lines: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
+
+
+def _costs(found: dict[Entry, dict[str, Any] | None]) -> list[list[str]]:
+    lines = []
+    for entry, result in found.items():
+        if not result or not (run := result["sets"][0].get("condensed", {}).get("run")):
+            continue
+        minutes = f"{run['seconds'] / 60:.1f}"
+        memory = f"{run['peak_memory'] / 2**20:,.0f} MiB" if "peak_memory" in run else "–"
+        lines.append([entry.row, entry.column, str(run["iterations"]), minutes, memory, run["hardware"]])
+    return lines
 
 
 def _place(entry: Entry, result: dict[str, Any] | None) -> str:

@@ -132,6 +132,8 @@ class Table:
     corner: str
     """What rows and columns are."""
     entries: Callable[[Scale], list[Entry]]
+    costs: bool = False
+    """Whether time and memory of condensing stand beside the accuracies."""
 
     def select(self, scale: Scale, rows: str | None = None, columns: str | None = None) -> list[Entry]:
         """The entries whose row and column match the patterns, as `fnmatch` has them, separated by commas.
@@ -289,7 +291,7 @@ TABLES = {
         Table("table2", "Across architectures, MNIST, 1 image per class", "condensed with ↓ trained →",
               _table2),
         Table("table3", "Dataset Distillation and gradient matching, LeNet on MNIST and AlexNet on CIFAR-10",
-              "data", _table3),
+              "data", _table3, costs=True),
         Table("accuracy-by-ipc", "Accuracy against images per class, ConvNet", "data and method",
               _accuracy_by_ipc),
         _grid_of("width", [ConvNet(width=width) for width in (32, 64, 128, 256)]),
