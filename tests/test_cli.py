@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def status(*arguments: str) -> int:
         return main(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
+
+
+def test_the_command_that_follows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, network = str(tmp_path / "a set"), "convnet(width=3,depth=1)"
+    words = ["condense", "digits", "--ipc", "1", "--method", "random", "--network", network, "--out", folder]
+    assert main(words) == 0
+    following = shlex.split(capsys.readouterr().out.partition("next: datacondense ")[2])
+    assert following == ["evaluate", folder, "--networks", network]
+    assert main([*following, "--trials", "1", "--epochs", "1"]) == 0
+    assert network in capsys.readouterr().out
 
 
 def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

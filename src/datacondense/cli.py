@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,7 +124,10 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
             resume=resume,
             overwrite=overwrite,
         )
-        print(f"{condensed!r} is in {folder}; next: datacondense evaluate {folder}")
+        following = ["datacondense", "evaluate", str(folder)]
+        if network != TrainingFlags().networks:
+            following += ["--networks", network]
+        print(f"{condensed!r} is in {folder}; next: {shlex.join(following)}")
 
     # tyro reads annotations as they are now: the settings become flags of their own.
     condense.__annotations__["settings"] = OmitArgPrefixes[method_class]  # type: ignore[misc, valid-type]
