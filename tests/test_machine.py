@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,7 @@ from torch import nn
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense, evaluate, load_dataset
+from datacondense.hardware import keep_freed_memory
 from datacondense.matching import network_gradient
 from datacondense.methods import Task
 from datacondense.provenance import provenance
@@ -86,6 +89,21 @@ def test_detection_takes_what_is_given_and_names_what_is_not_there() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
             Machine.detect("cuda")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
+def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> None:
+    import resource
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)  # 64 MiB: 16,384 pages, or 32 huge ones
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory(False)
+    assert min(faults() for _ in range(8)) >= 32
+    Machine(torch.device("cpu"), "float32", None).place(nn.Identity())
+    assert min(faults() for _ in range(8)) < 32, "a free block of the right size is not always there at once"
 
 
 def test_provenance_names_what_a_number_needs() -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from datacondense.data.images import ImageDataset, ImageShape
-from datacondense.hardware import peak_memory
+from datacondense.hardware import keep_freed_memory, peak_memory
 from datacondense.machine import Machine
 from datacondense.matching import gradient_distance, network_gradient, pull_back
 from datacondense.methods import Task
@@ -158,7 +158,9 @@ def peak_memory_of(shape: ImageShape, machine: Machine, side: Side) -> int:
 
 def _peak_memory(shape: ImageShape, machine: Machine, side: Side, threads: int) -> int:
     torch.set_num_threads(threads)
-    for part in parts(shape, machine).values():
+    work = parts(shape, machine).values()
+    keep_freed_memory(side == "ours")
+    for part in work:
         getattr(part, side)()
     return peak_memory(machine.device)
 
@@ -219,11 +221,19 @@ def pass_flops(shape: ImageShape) -> float:
 
 
 def _timed(part: Part, repeats: int) -> Timing:
-    part.plain()
-    first = _seconds(part.ours)
-    pairs = [(_seconds(part.plain), _seconds(part.ours)) for _ in range(repeats)]
-    plain, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Timing(plain, ours, first)
+    def plain() -> float:
+        keep_freed_memory(False)
+        return _seconds(part.plain)
+
+    def ours() -> float:
+        keep_freed_memory()
+        return _seconds(part.ours)
+
+    plain()
+    first = ours()
+    pairs = [(plain(), ours()) for _ in range(repeats)]
+    medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    return Timing(medians[0], medians[1], first)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,7 +1,8 @@
-"""The name of the processor or GPU that a number was measured on, and the memory taken."""
+"""The name of the processor or GPU that a number was measured on; how memory is taken, and how much."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +26,37 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+#: Of mallopt, in every glibc: https://man7.org/linux/man-pages/man3/mallopt.3.html
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let this process use freed memory again rather than give it back to the system and ask for more.
+
+    By default glibc asks for each block above 32 MiB anew, and the first touch of every page costs a fault: a
+    third of the time of a batch of 256. Without glibc there is nothing to do. `keep=False` is what glibc
+    does by itself once it has seen such blocks.
+    """
+    if not _has_glibc():
+        return
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+    if not keep:
+        settings = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
+    libc = ctypes.CDLL(None)
+    for parameter, value in settings.items():
+        libc.mallopt(parameter, value)
+
+
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
 def forget_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` count from now; a process on another system than Linux keeps its peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed is no part of what follows
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datacondense.calibration import calibration
 from datacondense.compilation import Forward, compiled, compiler
 from datacondense.errors import UsageError
+from datacondense.hardware import keep_freed_memory
 
 Precision = Literal["auto", "bfloat16", "float32", "float64"]
 
@@ -79,7 +80,9 @@ class Machine:
         return torch.float64 if self.precision == "float64" else torch.float32
 
     def place(self, network: nn.Module) -> nn.Module:
-        """The network on this machine's device, in its dtype."""
+        """The network on this machine's device, in its dtype, and the process ready to use it often."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         return network.to(self.device, self.dtype)
 
     def autocast(self) -> AbstractContextManager[object]:
