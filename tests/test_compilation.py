@@ -23,7 +23,8 @@ from datacondense.errors import DatacondenseWarning
 from datacondense.matching import network_gradient
 from datacondense.methods import Task
 from datacondense.methods.whole_set import whole_set_network
-from datacondense.training import predict
+from datacondense.randomness import stream
+from datacondense.training import predict, train
 
 pytestmark = [
     pytest.mark.usefixtures("untouched_random_state"),
@@ -110,6 +111,21 @@ def test_gradients_before_max_pooling_are_right(architecture, precision) -> None
     )
     for wanted, found in zip(plain, fast, strict=True):
         assert (found - wanted).norm() <= (1e-3 if precision == "float32" else 0.2) * wanted.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("epochs", "graphs"), [(1, 1), (3, 2)])
+def test_the_last_smaller_batch_of_every_epoch_is_compiled_too(epochs: int, graphs: int) -> None:
+    data, recipe = toy_dataset().subset(torch.arange(6)), Recipe(epochs=epochs, batch_size=4)
+    weights = []
+    torch._dynamo.reset()
+    counters.clear()
+    for one in (PLAIN, COMPILED):
+        network = Task(data, 1, NETWORK, 0, one).fresh_network(0).train()
+        train(network, data.images, data.labels, recipe, stream(0, "order"), one, prepare=data.normalise)
+        weights.append(torch.cat([parameter.flatten() for parameter in network.parameters()]))
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert (weights[1] - weights[0]).norm() <= 1e-4 * weights[0].norm()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -91,17 +91,17 @@ class Machine:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def forward(self, network: nn.Module, batch_size: int | None) -> Forward:
-        """The network's forward pass in this machine's precision, compiled for batches of `batch_size`.
+    def forward(self, network: nn.Module, *batch_sizes: int | None) -> Forward:
+        """The network's forward pass in this machine's precision, compiled for batches of these sizes.
 
-        Other sizes (the rest of a class, of a test set) run eagerly: shapes that change would be compiled
-        again and again. The graph belongs to the module, so weights must be re-drawn in place.
+        Others (the rest of a class, of a test set) run eagerly: shapes that change would be compiled again
+        and again. The graph belongs to the module, so weights must be re-drawn in place.
         """
         fast = compiled(network) if self.compile else network
 
         def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
             with self.autocast():
-                logits: Tensor = (fast if len(images) == batch_size else network)(images)
+                logits: Tensor = (fast if len(images) in batch_sizes else network)(images)
             return logits.to(images.dtype)
 
         return run

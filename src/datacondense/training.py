@@ -112,7 +112,9 @@ def train(
     """
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
-    forward = machine.forward(network, min(n, recipe.batch_size))
+    size = min(n, recipe.batch_size)
+    rest = n % size if recipe.epochs > 1 else None  # what comes once only is not worth compiling
+    forward = machine.forward(network, size, rest)
     for epoch in range(recipe.epochs) if epochs is None else epochs:
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
