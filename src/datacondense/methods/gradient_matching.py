@@ -118,24 +118,26 @@ class GradientMatching(Method):
         )
         network = task.redrawn_network(k)
         optimizer = inner.optimizer(network)
-        distance = 0.0
+        distances = []
         for t in range(outer_steps):
             freeze_batchnorm(network, self._mixed_batch(task, k, t))
-            state, distance_t = self._match_every_class(task, state, network, k, t)
-            distance += distance_t / outer_steps
+            state, distances_t = self._match_every_class(task, state, network, k, t)
+            distances += distances_t
             if t < outer_steps - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
                 train(network, state.images, state.labels, inner, order, task.machine, optimizer=optimizer)
-        return state, {"distance": distance}
+        # Read at the end only: a GPU goes on while nothing asks for its numbers.
+        return state, {"distance": sum(map(float, distances)) / outer_steps}
 
     def _match_every_class(
         self, task: Task, state: State, network: nn.Module, k: int, t: int
-    ) -> tuple[State, float]:
-        """S_c ← opt_S( D(∇θ L_c^S(θ_t), ∇θ L_c^T(θ_t)) ) for every class c; and D summed over the classes."""
+    ) -> tuple[State, list[torch.Tensor]]:
+        """S_c ← opt_S( D(∇θ L_c^S(θ_t), ∇θ L_c^T(θ_t)) ) for every class c; and each D before its update."""
         machine, learning_rate = task.machine, self._image_learning_rate(task)
         images, momentum = state.images.clone(), state.extra["momentum"].clone()
         labels = state.labels.to(machine.device)
-        forward, distance = machine.forward(network, machine.micro_batch), 0.0
+        forward = machine.forward(network, machine.micro_batch)
+        distances: list[torch.Tensor] = []
         for c in range(task.real.classes):
             real = task.real_batch(c, self.real_batch, k, t)
             target = torch.full((len(real),), c, device=machine.device)
@@ -147,8 +149,9 @@ class GradientMatching(Method):
                 value, gradient = pull_back(network, images[mine], labels[mine], real_gradient, self.distance)
                 momentum[mine] = self.image_momentum * momentum[mine] + gradient
                 images[mine] -= learning_rate * momentum[mine]
-                distance += float(value) if step == 0 else 0.0
-        return State(images, state.labels, {"momentum": momentum}), distance
+                if step == 0:
+                    distances.append(value)
+        return State(images, state.labels, {"momentum": momentum}), distances
 
     def _mixed_batch(self, task: Task, k: int, t: int) -> torch.Tensor:
         generator = task.stream("batchnorm batch", k, t)
