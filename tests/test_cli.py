@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -213,4 +215,35 @@ def test_every_verb_stops_on_sigterm_without_a_traceback() -> None:
             assert process.wait(timeout=60) == 143
         finally:
             process.kill()
-        assert process.stderr.read() == "\ndatacondense: stopped\n"
+        assert process.stderr.read() == "\ndatacondense: stopped; the same command goes on\n"
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_result(artifact: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(artifact), "--networks", "mlp,convnet(width=3,depth=1)", "--trials", "6"]
+    command = [str(Path(sys.executable).with_name("datacondense")), *words, "--precision", "float32"]
+
+    def start(cache: Path, scores: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "DATACONDENSE_CACHE": str(cache)}
+        return subprocess.Popen([*command, "--json", scores], cwd=tmp_path, env=environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+    def done(cache: Path) -> list[int]:
+        kept = cache.glob("evaluation-*.json")
+        return sorted(len(json.loads(file.read_text())["accuracies"]) for file in kept)
+
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    with start(stopped, "stopped.json") as process:
+        while process.poll() is None and done(stopped) not in ([2, 6], [3, 6]):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, "the evaluation ended before it could be killed"
+    assert not (tmp_path / "stopped.json").exists()
+    for cache in (stopped, whole):
+        with start(cache, f"{cache.name}.json") as process:
+            _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert ("6 of 6 networks are done; going on" in errors) == (cache == stopped)
+        assert done(cache) == [], "kept although the results are written"
+    results = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("stopped", "whole")]
+    for name, result in results[0].items():
+        assert result["accuracies"] == results[1][name]["accuracies"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,8 @@ from datacondense import (
     evaluate,
     evaluation,
 )
+from datacondense.evaluation import evaluate_recorded
+from datacondense.trials import KeptTrials
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -104,3 +108,71 @@ def test_a_random_selection_is_evaluated_like_any_other() -> None:
     condensed = condense(toy_dataset(), 5, RandomSelection(), NETWORK, machine=MACHINE)
     score = evaluate(condensed, toy_dataset(90, seed=1), NETWORK, trials=1, recipe=QUICK, machine=MACHINE)
     assert score.mean > 0.6
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def recorded(trials: int = 4, seed: int = 0) -> dict[str, Any]:
+    with KeptTrials() as kept:
+        return recorded_in(kept, trials, seed)
+
+
+def recorded_in(kept: KeptTrials, trials: int, seed: int = 0) -> dict[str, Any]:
+    train, test = toy_dataset(9), toy_dataset(90, seed=1)
+    recipe = Recipe(epochs=2)
+    return evaluate_recorded(
+        train, test, NETWORK, trials=trials, recipe=recipe, seed=seed, machine=MACHINE, kept=kept
+    )[1]
+
+
+def test_a_stopped_evaluation_goes_on_with_the_networks_that_are_missing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = recorded()
+    assert not list(cache.glob("evaluation*")), "kept although nothing is missing"
+    tested = 0
+
+    def stops(*arguments, **settings):
+        nonlocal tested
+        tested += 1
+        if tested == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    original = evaluation.accuracy
+    monkeypatch.setattr(evaluation, "accuracy", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recorded()
+    capsys.readouterr()
+    # Another evaluation takes nothing from it.
+    other = recorded(seed=1)
+    assert tested == 7
+    assert "going on" not in capsys.readouterr().err
+    assert other["accuracies"] != whole["accuracies"]
+    # The same one trains the two that are missing.
+    assert recorded()["accuracies"] == whole["accuracies"]
+    assert tested == 9
+    assert "2 of 4 networks are done; going on" in capsys.readouterr().err
+    assert not list(cache.glob("evaluation*"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"accuracies": [0.5', '{"accuracies": 1, "seconds": 2}'])
+def test_what_cannot_be_read_of_a_stopped_evaluation_is_done_again(cache: Path, content: str) -> None:
+    whole = recorded(2)
+    recorded_in(KeptTrials(), 2)  # never forgotten
+    (file,) = cache.glob("evaluation*")
+    file.write_text(content)
+    assert recorded(2)["accuracies"] == whole["accuracies"]
+
+
+def test_where_nothing_can_be_kept_an_evaluation_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recorded(2)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "file"))
+    assert recorded(2)["accuracies"] == whole["accuracies"]

@@ -129,7 +129,7 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
     toy_table: Table, folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    real_evaluate: Callable[..., Any] = running_module.evaluate
+    real_evaluate: Callable[..., Any] = running_module.evaluate_recorded
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         if len(calls) == 1:
@@ -138,7 +138,7 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
         return real_evaluate(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(running_module, "evaluate", interrupted)
+        patch.setattr(running_module, "evaluate_recorded", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_table("toy", entries(), folders, machine)
     assert not folders.result(CELL)
@@ -154,7 +154,7 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
         for run in (one["run"], one["condensed"]["run"]):
             assert run.keys() >= {"command", "commit", "hardware", "seconds", "date"}
     with monkeypatch.context() as patch:  # finished: nothing to do
-        patch.setattr(running_module, "evaluate", lambda *a, **k: pytest.fail("measured again"))
+        patch.setattr(running_module, "evaluate_recorded", lambda *a, **k: pytest.fail("measured again"))
         run_table("toy", entries(), folders, machine)
         run_table("another", entries(), folders, machine)  # whatever table it was measured in
     measured = f"{100 * result['measured']['mean']:.1f} ± {100 * result['measured']['std']:.1f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
 from datacondense.stopping import Terminated, sigterm_interrupts
 from datacondense.training import Recipe
+from datacondense.trials import KeptTrials
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         again = "the same command goes on"
         resumed = "the same command with --resume goes on"
-        hints = {"condense": resumed, "continual": resumed, "paper": again, "search": again}
+        hints = dict.fromkeys(("compare", "evaluate", "paper", "search"), again)
+        hints |= dict.fromkeys(("condense", "continual"), resumed)
         hint = f"; {hints[arguments[0]]}" if arguments[0] in hints else ""
         print(f"\ndatacondense: stopped{hint}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
@@ -173,13 +176,13 @@ def evaluate(
     print(f"{training!r}, {recipe.epochs} epochs, augmentation {recipe.augmentation}, "
           f"tested on {real.test!r}", flush=True)  # fmt: skip
     results = {}
-    for name, network in chosen.items():
-        score, result = evaluate_recorded(
-            training, real.test, network, trials=protocol.trials, recipe=recipe, seed=seed, machine=machine
-        )
-        print(f"{name:<12} {score}", flush=True)
-        results[name] = result | {"condensed": about}
-    output.write(results)
+    with KeptTrials() as kept:
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        for name, network in chosen.items():
+            score, result = judge(training, real.test, network, recipe=recipe)
+            print(f"{name:<12} {score}", flush=True)
+            results[name] = result | {"condensed": about}
+        output.write(results)
 
 
 def compare(
@@ -203,22 +206,16 @@ def compare(
         require_same_shape(condensed.data, real.test)
     machine = hardware.detect()
     rows, results = [], {}
-    for title, condensed in sets.items():
-        recipe = protocol.recipe(condensed.recipe)
-        for name, network in chosen.items():
-            score, result = evaluate_recorded(
-                condensed,
-                real.test,
-                network,
-                trials=protocol.trials,
-                recipe=recipe,
-                seed=seed,
-                machine=machine,
-            )
-            rows.append(Row(title, condensed, name, recipe, score))
-            results[f"{title} {name}"] = result | {"condensed": condensed.record}
-    print(f"{table(rows)}\n\n{NOTE}")
-    output.write(results)
+    with KeptTrials() as kept:
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        for title, condensed in sets.items():
+            recipe = protocol.recipe(condensed.recipe)
+            for name, network in chosen.items():
+                score, result = judge(condensed, real.test, network, recipe=recipe)
+                rows.append(Row(title, condensed, name, recipe, score))
+                results[f"{title} {name}"] = result | {"condensed": condensed.record}
+        print(f"{table(rows)}\n\n{NOTE}")
+        output.write(results)
 
 
 def show(

@@ -1,14 +1,15 @@
-"""evaluate(): train fresh networks on a set, test them on real images; Score."""
+"""evaluate(): train fresh networks on a set, test them on real images; Score; going on after a stop."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import trange
+from tqdm import tqdm, trange
 
 from datacondense.condensed import CondensedDataset
 from datacondense.data.images import ImageDataset
@@ -18,6 +19,7 @@ from datacondense.networks import ConvNet, Network, build_network, describe_netw
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe, accuracy, train
+from datacondense.trials import KeptTrials
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,30 @@ def evaluate(
     Raises:
         UsageError: images or number of classes differ between `training` and `test`; trials below 1.
     """
-    if trials < 1:
-        raise UsageError(f"at least one trial is needed; found {trials}")
-    data = training.data if isinstance(training, CondensedDataset) else training
-    if isinstance(training, CondensedDataset):
-        recipe = recipe or training.recipe
-    recipe = recipe or Recipe.of_paper(data.name)
+    data, recipe = _images(training), recipe or _recipe(training)
     network = network or ConvNet()
     machine = machine or Machine.detect()
+    return Score(tuple(_accuracies(data, test, network, range(trials), recipe, seed, machine)))
+
+
+def _accuracies(
+    data: ImageDataset,
+    test: ImageDataset,
+    network: Network,
+    trials: range,
+    recipe: Recipe,
+    seed: int,
+    machine: Machine,
+) -> Iterator[float]:
+    """Of trial after trial, up to `trials.stop`; those before `trials.start` are done."""
+    if trials.stop < 1:
+        raise UsageError(f"at least one trial is needed; found {trials.stop}")
     require_same_shape(data, test)
-    passes = trials * (recipe.epochs * len(data) + len(test) // 3)
+    passes = trials.stop * (recipe.epochs * len(data) + len(test) // 3)
     machine = machine.for_work(passes, *data.image_shape[1:])
-    accuracies, module = [], None
-    for trial in trange(trials, desc=f"evaluate {describe_network(network)}", unit="network",
+    module = None
+    for trial in trange(trials.start, trials.stop, initial=trials.start, total=trials.stop,
+                        desc=f"evaluate {describe_network(network)}", unit="network",
                         dynamic_ncols=True, disable=not sys.stderr.isatty()):  # fmt: skip
         with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
             fresh = machine.place(build_network(network, data.image_shape, data.classes))
@@ -87,8 +100,7 @@ def evaluate(
             module = fresh.train()
             generator = stream(seed, "evaluation order", trial)
             train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise)
-        accuracies.append(accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise))
-    return Score(tuple(accuracies))
+        yield accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
 
 
 def evaluate_recorded(
@@ -97,20 +109,55 @@ def evaluate_recorded(
     network: Network,
     *,
     trials: int,
-    recipe: Recipe,
+    recipe: Recipe | None,
     seed: int,
     machine: Machine,
+    kept: KeptTrials,
 ) -> tuple[Score, dict[str, Any]]:
-    """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run."""
+    """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run.
+
+    Goes on where the same evaluation was stopped: `kept` has it by code, settings and machine.
+    """
     circumstances, started = provenance(machine), time.perf_counter()
-    score = evaluate(training, test, network, trials=trials, recipe=recipe, seed=seed, machine=machine)
+    data, recipe = _images(training), recipe or _recipe(training)
+    with global_stream(seed, "evaluation weights"):
+        layers = repr(build_network(network, data.image_shape, data.classes))
+    done = kept.of(
+        {
+            **{name: about for name, about in circumstances.items() if name not in ("command", "date")},
+            "machine": str(machine),
+            "training": [data.fingerprint, data.mean, data.std],
+            "test": test.fingerprint,
+            "network": [describe_network(network), layers],  # a user's code may have changed under its name
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "trials": trials,
+        }
+    )
+    if done.accuracies:
+        tqdm.write(f"{len(done.accuracies)} of {trials} networks are done; going on", file=sys.stderr)
+    earlier = done.seconds
+    missing = range(len(done.accuracies), trials)
+    for found in _accuracies(data, test, network, missing, recipe, seed, machine):
+        done.accuracies.append(found)
+        done.seconds = earlier + time.perf_counter() - started
+        done.save()
+    score = Score(tuple(done.accuracies))
     return score, {
         "mean": score.mean,
         "std": score.std,
         "accuracies": score.accuracies,
         "recipe": asdict(recipe),
-        "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
+        "run": {"seed": seed, **circumstances, "seconds": round(done.seconds, 1)},
     }
+
+
+def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
+    return training.data if isinstance(training, CondensedDataset) else training
+
+
+def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:
+    return training.recipe if isinstance(training, CondensedDataset) else Recipe.of_paper(training.name)
 
 
 def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:

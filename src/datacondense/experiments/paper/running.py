@@ -21,14 +21,14 @@ from datacondense.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import CHECKPOINT, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
-from datacondense.evaluation import Score, evaluate
+from datacondense.evaluation import Score, evaluate_recorded
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
-from datacondense.provenance import provenance
 from datacondense.stopping import sigterm_interrupts
+from datacondense.trials import KeptTrials
 
 #: Seconds before looking again whether what others work on is done.
 POLL = 2.0
@@ -186,8 +186,9 @@ class _Worker:
             worked = False
             for seed in cell.seeds:
                 if str(seed) not in sets and (training := self._training(cell, seed)):
-                    sets[str(seed)] = self._measured(cell, seed, training)
-                    write_json(partial, sets)
+                    with KeptTrials() as kept:
+                        sets[str(seed)] = self._measured(cell, seed, training, kept)
+                        write_json(partial, sets)
                     worked = True
             if len(sets) == len(cell.seeds):
                 score = self._finish(cell, [sets[str(seed)] for seed in cell.seeds])
@@ -213,21 +214,28 @@ class _Worker:
                          out=folder, resume=True)  # fmt: skip
         return CondensedDataset.load(folder)
 
-    def _measured(self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset) -> dict[str, Any]:
+    def _measured(
+        self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset, kept: KeptTrials
+    ) -> dict[str, Any]:
         """One set: the accuracies of its networks and where they come from."""
-        test = _data(cell.data).test
-        circumstances, started = provenance(self.machine), time.perf_counter()
-        score = evaluate(training, test, cell.network, trials=cell.trials, recipe=cell.recipe, seed=seed,
-                         machine=self.machine)  # fmt: skip
-        run = {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)}
-        about: dict[str, Any] = {"accuracies": score.accuracies}
+        _, result = evaluate_recorded(
+            training,
+            _data(cell.data).test,
+            cell.network,
+            trials=cell.trials,
+            recipe=cell.recipe,
+            seed=seed,
+            machine=self.machine,
+            kept=kept,
+        )
+        about: dict[str, Any] = {"accuracies": result["accuracies"]}
         if cell.sets and isinstance(training, CondensedDataset):
             about["condensed"] = {
                 "seed": seed,
                 "recipe": asdict(training.recipe),
                 "run": run_result(self.folders.set(cell.sets, seed)),
             }
-        return about | {"run": run}
+        return about | {"run": result["run"]}
 
     def _finish(self, cell: Cell, sets: list[dict[str, Any]]) -> Score:
         score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))

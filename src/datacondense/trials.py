@@ -1,0 +1,57 @@
+"""Finished trials of evaluations, kept on disk until their results are safe: a stopped evaluation goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datacondense.errors import DatacondenseError
+from datacondense.files import cache_folder, write_json
+
+
+@dataclass
+class Trials:
+    """Those of one evaluation that are done."""
+
+    path: Path
+    accuracies: list[float]
+    seconds: float
+    """That they took."""
+
+    def save(self) -> None:
+        """Where they cannot be written, a stopped evaluation starts again."""
+        with suppress(OSError, DatacondenseError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, {"accuracies": self.accuracies, "seconds": self.seconds})
+
+
+class KeptTrials(AbstractContextManager["KeptTrials"]):
+    """A block of evaluations. What was kept of them is forgotten when the block ends well, never when it is
+    stopped: enter it before the first and leave it when all results are written.
+    """
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def of(self, settings: dict[str, Any]) -> Trials:
+        """What there is of the evaluation with these settings, which JSON can hold: maybe nothing."""
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        path = cache_folder() / f"evaluation-{key[:32]}.json"
+        self._paths.append(path)
+        try:
+            found = json.loads(path.read_text())
+            return Trials(
+                path, [float(accuracy) for accuracy in found["accuracies"]], float(found["seconds"])
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return Trials(path, [], 0.0)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            for path in self._paths:
+                with suppress(OSError):
+                    path.unlink()
