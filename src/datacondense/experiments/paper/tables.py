@@ -98,8 +98,9 @@ SCALES = {
         Scale("full", "the paper's protocol: K = 1000, 5 sets × 20 networks"),
         Scale(
             "quick",
-            "K · T = 100, 1,000 iterations of Dataset Distillation, features after 4 epochs, 1,000 updates "
-            "on a whole set; 1 set × 5 networks (random selection: 5 sets × 1), each at most 300 updates",
+            "K · T = 100 (K = 100 at 1 image per class, 10 at 10, 2 at 50), 1,000 iterations of Dataset "
+            "Distillation, features after 4 epochs, 1,000 updates on a whole set; 1 set × 5 networks (random "
+            "selection: 5 sets × 1), each at most 300 updates",
             sets=1,
             trials=5,
             matchings=100,
