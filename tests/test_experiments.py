@@ -32,14 +32,17 @@ from datacondense.experiments.paper import (
     Sets,
     Table,
     book,
+    estimate_time,
     run_table,
 )
+from datacondense.experiments.paper import estimate as estimate_module
 from datacondense.experiments.paper import running as running_module
 from datacondense.experiments.paper.book import PAGES, write_book
 from datacondense.experiments.paper.curves import measured_lines
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
+from datacondense.hardware import hardware
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)
@@ -199,6 +202,34 @@ with claimed(pathlib.Path({str(path)!r})) as mine:
     assert path.exists()
     with claimed(path) as mine:
         assert mine
+
+
+def test_the_time_is_estimated_at_the_pace_of_what_is_finished_here(
+    toy_table: Table, folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate_module, "_seconds", lambda data, network, machine: 0.01)
+    cells = [CELL, *OTHERS]
+    # Trained on 10 images and tested on 359 (a third of the work), for each of 2 seeds; the first two share
+    # a set, of all 1,438 images once; the last is trained on them.
+    tested = 2 * (10 + 359 // 3)
+    expected = [0.01 * (tested + 2 * 1438), 0.01 * tested, 0.01 * tested, 0.01 * (1438 + 359 // 3)]
+    plain = estimate_time(cells, folders, machine)
+    assert plain.seconds == pytest.approx(expected)
+    assert plain.finished == 0
+
+    def finish(hardware: str, seconds: float) -> None:
+        run = {"hardware": hardware, "precision": "float32", "seconds": seconds}
+        write_json(folders.results / "toy" / f"{CELL.id}.json", {"sets": [{"run": run}] * 2})
+
+    (folders.results / "toy").mkdir(parents=True)
+    finish("another machine", 100.0)
+    elsewhere = estimate_time(cells, folders, machine)
+    assert elsewhere.finished == 0
+    assert elsewhere.seconds == pytest.approx([0.0, expected[0], *expected[2:]])  # it condenses alone now
+    finish(hardware(machine.device), 0.25 * expected[1] / 2)
+    here = estimate_time(cells, folders, machine)
+    assert here.finished == 2
+    assert here.seconds == pytest.approx([0.25 * seconds for seconds in elsewhere.seconds])
 
 
 def test_the_verb(toy_table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

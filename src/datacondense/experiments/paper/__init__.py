@@ -2,7 +2,7 @@
 
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.cells import Cell, Sets
-from datacondense.experiments.paper.estimate import estimated_seconds
+from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES, Entry, Scale, Table
 from datacondense.experiments.reported import Reported
@@ -18,7 +18,7 @@ __all__ = [
     "Sets",
     "Table",
     "book",
-    "estimated_seconds",
+    "estimate_time",
     "run_table",
     "write_book",
 ]

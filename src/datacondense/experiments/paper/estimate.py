@@ -1,9 +1,11 @@
-"""How long a table may take: passes over images times the seconds of one, timed in a moment."""
+"""How long a table may take: passes over images times the seconds of one, at the pace of finished cells."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,6 +15,7 @@ from datacondense.data.images import ImageDataset
 from datacondense.experiments.paper.cells import Cell
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import CLASSES, DATA
+from datacondense.hardware import hardware
 from datacondense.machine import Machine
 from datacondense.methods import Task
 from datacondense.networks import Network, build_network
@@ -22,31 +25,60 @@ from datacondense.randomness import global_stream
 _TIMED = 16
 
 
-def estimated_seconds(cells: Iterable[Cell], folders: Folders, machine: Machine) -> list[float]:
-    """For each cell that is not measured yet, about how long it takes on `machine`; 0 for the others.
+@dataclass(frozen=True)
+class Estimate:
+    """Of the time that cells take on one machine."""
 
-    Work that cells share (a condensed set, the network that extracts features) counts for the first. Timed
-    without compilation, which makes long runs several times faster.
+    seconds: list[float]
+    """For each cell; 0 for those that are measured."""
+    finished: int
+    """Sets, evaluated on this machine, that the pace is taken from. Where there is none, it is that of a
+    moment without compilation, which makes long runs several times faster."""
+
+
+def estimate_time(cells: Sequence[Cell], folders: Folders, machine: Machine) -> Estimate:
+    """About how long the cells take that are not measured yet.
+
+    Work that they share (a condensed set, the network that extracts features) counts for the first.
     """
+    pace, finished = _pace(cells, folders, machine)
     shared: set[str] = set()
     seconds = []
     for cell in cells:
         needed = 0.0
         if not folders.result(cell):
-            images, n = DATA[cell.data], DATA[cell.data].train
             if cell.sets:
-                n = cell.sets.ipc * CLASSES
                 task = Task(_blank(cell.data), cell.sets.ipc, cell.sets.network, 0, machine)
                 for seed in cell.seeds:
                     work = cell.sets.work_id(seed)
                     if work not in shared and not folders.has_set(cell.sets, seed):
                         needed += cell.sets.method.passes(task) * _seconds(cell.data, task.network, machine)
                     shared.add(work)
-            epochs = cell.recipe.epochs if cell.recipe else 0  # a learned recipe is a few steps
-            passes = len(cell.seeds) * cell.trials * (epochs * n + images.test // 3)
-            needed += passes * _seconds(cell.data, cell.network, machine)
-        seconds.append(needed)
-    return seconds
+            needed += len(cell.seeds) * _evaluation(cell, machine)
+        seconds.append(pace * needed)
+    return Estimate(seconds, finished)
+
+
+def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[float, int]:
+    """What the evaluations of finished sets took of what is estimated for them, and how many they are."""
+    here = (hardware(machine.device), machine.precision)
+    taken = [
+        (run["seconds"], _evaluation(cell, machine))
+        for cell in cells
+        if (result := folders.result(cell))
+        for run in (one["run"] for one in json.loads(result.read_text())["sets"])
+        if (run["hardware"], run["precision"]) == here
+    ]
+    found, expected = map(sum, zip(*taken, strict=True)) if taken else (1.0, 1.0)
+    return found / expected, len(taken)
+
+
+def _evaluation(cell: Cell, machine: Machine) -> float:
+    """Seconds to train and test the networks of one set, without compilation."""
+    images = DATA[cell.data]
+    n = cell.sets.ipc * CLASSES if cell.sets else images.train
+    epochs = cell.recipe.epochs if cell.recipe else 0  # a learned recipe is a few steps
+    return cell.trials * (epochs * n + images.test // 3) * _seconds(cell.data, cell.network, machine)
 
 
 @lru_cache

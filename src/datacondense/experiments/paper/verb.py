@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.errors import UsageError, unknown_name
 from datacondense.experiments.paper.book import write_book
-from datacondense.experiments.paper.estimate import estimated_seconds
+from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
 from datacondense.files import require_writable_folder
@@ -48,11 +48,12 @@ def paper(
         entries = TABLES[table].select(SCALES[scale], rows, columns)
         machine, cells = hardware.detect(), [entry.cell for entry in entries]
         if dry_run:
-            seconds = estimated_seconds(cells, folders, machine)
-            for entry, needed in zip(entries, seconds, strict=True):
+            expected = estimate_time(cells, folders, machine)
+            for entry, needed in zip(entries, expected.seconds, strict=True):
                 state = "finished" if folders.result(entry.cell) else f"to do, about {_duration(needed)}"
                 print(f"{entry.row}, {entry.column}: {state}  {entry.cell.id}")
-            print(f"estimate for one worker, without compilation: {_duration(sum(seconds))}")
+            pace = "at the pace of what is finished" if expected.finished else "without compilation"
+            print(f"estimate for one worker, {pace}: {_duration(sum(expected.seconds))}")
             return
         require_writable_folder(results, 10_000_000, "--results")
         require_writable_folder(runs, 100_000_000, "--runs")
