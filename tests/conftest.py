@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -51,23 +52,15 @@ def toy() -> ImageDataset:
     return toy_dataset()
 
 
-def peak_saved_tensors(run: Callable[[], object]) -> int:
-    """The most tensors that were kept for backward passes at one time while `run` ran: what memory holds."""
-
-    class Saved:
-        live = peak = 0
-
-        def __init__(self, tensor: torch.Tensor) -> None:
-            self.tensor = tensor
-            Saved.live += 1
-            Saved.peak = max(Saved.peak, Saved.live)
-
-        def __del__(self) -> None:
-            Saved.live -= 1
-
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+def peak_tensor_bytes(run: Callable[[], object]) -> int:
+    """The most bytes that tensors made while `run` ran held at one time."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
         run()
-    return Saved.peak
+    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in changes))
 
 
 def toy_dataset(n: int = 60, classes: int = 3, channels: int = 1, seed: int = 0) -> ImageDataset:

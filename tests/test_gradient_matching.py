@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import peak_saved_tensors, toy_dataset
+from conftest import peak_tensor_bytes, toy_dataset
 from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Machine, UsageError
 from datacondense.methods import State, Task, gradient_matching, loops_for
 from datacondense.randomness import stream
@@ -104,13 +104,14 @@ def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network:
 
 def test_memory_does_not_grow_with_the_number_of_classes(exact: Machine) -> None:
     def peak(classes: int) -> int:
-        rows = torch.randint(0, 256, (2 * classes, 1, 8, 8), generator=stream(0, "x"), dtype=torch.uint8)
-        data = ImageDataset.create(rows, torch.arange(2 * classes) % classes)
-        task = Task(data, 1, ConvNet(width=3, depth=1), 0, exact)
+        shape = (60 * classes, 1, 8, 8)
+        pixels = torch.randint(0, 256, shape, generator=stream(0, "x"), dtype=torch.uint8)
+        data = ImageDataset.create(pixels, torch.arange(len(pixels)) % classes)
+        task = Task(data, 1, ConvNet(width=8, depth=1), 0, replace(exact, micro_batch=None))
         method = GradientMatching(iterations=1)
-        return peak_saved_tensors(lambda: method.step(task, method.init(task), 0))
+        return peak_tensor_bytes(lambda: method.step(task, method.init(task), 0))
 
-    assert peak(40) == peak(4)
+    assert peak(24) < 1.2 * peak(4)  # the graphs of one class; what grows is the last layer and S
 
 
 def test_momentum_lasts_through_iterations(exact: Machine, toy, tiny_network: ConvNet) -> None:

@@ -4,25 +4,35 @@ With g_S(x) the network gradient on the synthetic batch and v = ∂D/∂g_S held
 
     ∇_x D = ∇_x ⟨v, ∇θ L(θ, x)⟩ = ∇_x [ d/dε L(θ + εv, x) ]_{ε=0}        (Pearlmutter 1994)
 
-so a forward-mode pass along v followed by an ordinary backward pass replaces double backward.
+so a forward-mode pass along v followed by an ordinary backward pass replaces double backward. All of it is a
+pure function of tensors, which compiles to one graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.func import functional_call
+from torch.func import functional_call, grad, grad_and_value, jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datacondense.errors import UsageError
 from datacondense.matching.distance import Distance, gradient_distance
 from datacondense.matching.gradients import network_gradient, trainable
-from datacondense.matching.norms import differentiable_norms
+from datacondense.matching.operations import autocast_dtype, differentiable_norms, products_in
+
+T = TypeVar("T")
+
+#: Trainable parameters, or something of the same shapes, by name.
+Parameters = Mapping[str, Tensor]
+#: L(θ, x).
+Loss = Callable[[Parameters, Tensor], Tensor]
+#: ⟨v, ∇θ L(θ, x)⟩ from L, θ, x and v.
+DirectionalDerivative = Callable[[Loss, Parameters, Tensor, Parameters], Tensor]
 
 
 def pull_back(
@@ -33,80 +43,94 @@ def pull_back(
     distance: Distance = "paper",
     *,
     count_vectors: bool = False,
+    directional: DirectionalDerivative | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"]]:
-    """D(∇θ L(θ, images), real_gradient) and its gradient with respect to the (normalised) images."""
-    g_s = [g.requires_grad_() for g in network_gradient(network, images, labels)]
-    value = gradient_distance(g_s, real_gradient, distance, count_vectors=count_vectors)
-    v = torch.autograd.grad(value, g_s, allow_unused=True, materialize_grads=True)
-    x = images.detach().requires_grad_()
-    parameters = {name: p.detach() for name, p in trainable(network).items()}
-    _, (gradient,) = directional_gradient(network, parameters, x, labels, v)
-    return value.detach(), gradient
+    """D(∇θ L(θ, images), real_gradient) and its gradient with respect to the (normalised) images.
+
+    Under `torch.autocast`, convolutions and linear layers run in its precision, all else in that of the
+    tensors. The network is left as it is, buffers included.
+
+    Args:
+        directional: `by_forward_mode` or `by_double_backward`. The first by default, and the second, slower
+            and as exact, for networks of which PyTorch has no forward mode, or none that can be
+            differentiated (attention, softmax, gated linear units).
+    """
+    if directional is None:
+        return _first_that_works(pull_back, network, images, labels, real_gradient, distance,
+                                 count_vectors=count_vectors)  # fmt: skip
+    loss, parameters = _loss(network, labels), {n: p.detach() for n, p in trainable(network).items()}
+
+    def compared(g_s: Parameters) -> Tensor:
+        return gradient_distance([g_s[name] for name in parameters], real_gradient, distance,
+                                 count_vectors=count_vectors)  # fmt: skip
+
+    g_s = grad(loss)(parameters, images)
+    v, value = grad_and_value(compared)(g_s)
+    gradient = grad(lambda x: directional(loss, parameters, x, v))(images)
+    return value, gradient
 
 
 def directional_gradient(
     network: nn.Module,
-    parameters: Mapping[str, Float[Tensor, ...]],
+    parameters: Parameters,
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
-    v: Sequence[Float[Tensor, ...]],
-) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
-    """d = ⟨v, ∇θ L(θ, x)⟩, L the mean cross-entropy, and the gradients of d.
+    v: Parameters,
+    *,
+    directional: DirectionalDerivative | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ...]], Float[Tensor, "n c h w"]]:
+    """d = ⟨v, ∇θ L(θ, images)⟩, L the mean cross-entropy, and the gradients of d in θ and in the images.
 
-    Some layers (attention, softmax, gated linear units) have no forward-mode formula in PyTorch, or none that
-    can be differentiated; networks that have them are differentiated backward twice, slower and as exact.
+    The gradient in θ is the product of the Hessian with v. Precision and `directional` as for `pull_back`.
 
     Args:
         parameters: θ, by name; the others of the network are constants.
-        v: the direction, one tensor per parameter.
-
-    Returns:
-        d, and its gradients in those of `images` and `parameters` that require gradients, in this order. The
-        gradient in θ is the product of the Hessian with v.
+        v: the direction, of the same names and shapes.
     """
-    inputs = [tensor for tensor in (images, *parameters.values()) if tensor.requires_grad]
+    if directional is None:
+        return _first_that_works(directional_gradient, network, parameters, images, labels, v)
+    loss = _loss(network, labels)
 
-    def differentiated(derivative: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        gradients = torch.autograd.grad(derivative, inputs, allow_unused=True, materialize_grads=True)
-        return derivative.detach(), gradients
+    def derivative(parameters: Parameters, images: Tensor) -> Tensor:
+        return directional(loss, parameters, images, v)
 
-    try:
-        return differentiated(_by_forward_mode(network, parameters, images, labels, v))
-    except RuntimeError:
-        return differentiated(_by_double_backward(network, parameters, images, labels, v))
+    (by_parameters, by_images), d = grad_and_value(derivative, argnums=(0, 1))(dict(parameters), images)
+    return d, by_parameters, by_images
 
 
-def _by_forward_mode(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, v: Sequence[Tensor]
-) -> Float[Tensor, ""]:
+def by_forward_mode(loss: Loss, parameters: Parameters, images: Tensor, v: Parameters) -> Float[Tensor, ""]:
     """d/dε L(θ + εv, x) at ε = 0."""
-    with forward_ad.dual_level():
-        duals = {
-            name: forward_ad.make_dual(p, tangent)
-            for (name, p), tangent in zip(parameters.items(), v, strict=True)
-        }
-        with differentiable_norms():
-            output = functional_call(network, duals, (images,))
-        logits, tangent = forward_ad.unpack_dual(output)
-    # d/dε of the mean cross-entropy, in closed form: ⟨softmax(z) − onehot, dz/dε⟩ / n.
-    error = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-    derivative: Tensor = (error * tangent).sum() / len(images)
+    derivative: Tensor = jvp(lambda at: loss(at, images), (dict(parameters),), (dict(v),))[1]
     return derivative
 
 
-def _by_double_backward(
-    network: nn.Module, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor, v: Sequence[Tensor]
+def by_double_backward(
+    loss: Loss, parameters: Parameters, images: Tensor, v: Parameters
 ) -> Float[Tensor, ""]:
     """⟨v, ∇θ L(θ, x)⟩, with the graph of ∇θ L."""
-    parameters = {
-        name: p if p.requires_grad else p.detach().requires_grad_() for name, p in parameters.items()
-    }
     with sdpa_kernel(SDPBackend.MATH):  # the only attention that can be differentiated twice
-        loss = F.cross_entropy(functional_call(network, parameters, (images,)), labels)
-        gradient = torch.autograd.grad(
-            loss, list(parameters.values()), create_graph=True, allow_unused=True, materialize_grads=True
-        )
-    return torch.stack([(g * direction).sum() for g, direction in zip(gradient, v, strict=True)]).sum()
+        gradient = grad(loss)(parameters, images)
+    return torch.stack([(gradient[name] * direction).sum() for name, direction in v.items()]).sum()
+
+
+def _first_that_works(compute: Callable[..., T], *args: object, **kwargs: object) -> T:
+    try:
+        return compute(*args, **kwargs, directional=by_forward_mode)
+    except RuntimeError:
+        return compute(*args, **kwargs, directional=by_double_backward)
+
+
+def _loss(network: nn.Module, labels: Int[Tensor, " n"]) -> Loss:
+    """The mean cross-entropy as a pure function of parameters and images."""
+
+    def loss(parameters: Parameters, images: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+        buffers = {name: b.clone() for name, b in network.named_buffers()}  # BatchNorm counts every pass
+        precision, plainly = autocast_dtype(images), torch.autocast(images.device.type, enabled=False)
+        with plainly, products_in(precision), differentiable_norms():
+            logits = functional_call(network, {**parameters, **buffers}, (images,))
+        return F.cross_entropy(logits, labels)
+
+    return loss
 
 
 def match(

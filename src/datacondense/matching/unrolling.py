@@ -53,15 +53,14 @@ def unrolled_gradient(
         gradient = network_gradient(network, *batches[t % len(batches)])
         for p, g in zip(parameters.values(), gradient, strict=True):
             p.data -= size * g
-    loss, adjoint = loss_and_gradient(network, real, real_labels, micro_batch=micro_batch, forward=forward)
+    loss, at_end = loss_and_gradient(network, real, real_labels, micro_batch=micro_batch, forward=forward)
+    adjoint = dict(zip(parameters, at_end, strict=True))
     image_gradient = torch.zeros_like(images)
     gradients = torch.split(image_gradient, batch_size)  # views
     for t in reversed(range(len(sizes))):
         x, y = batches[t % len(batches)]
-        inputs = {name: p.requires_grad_() for name, p in past.pop().items()}
-        x = x.detach().requires_grad_()
-        derivative, (by_image, *by_weights) = directional_gradient(network, inputs, x, y, adjoint)
+        derivative, by_weights, by_images = directional_gradient(network, past.pop(), x, y, adjoint)
         size_gradient.append(-derivative)
-        gradients[t % len(batches)].sub_(by_image, alpha=sizes[t])
-        adjoint = tuple(a - sizes[t] * g for a, g in zip(adjoint, by_weights, strict=True))
+        gradients[t % len(batches)].sub_(by_images, alpha=sizes[t])
+        adjoint = {name: a - sizes[t] * by_weights[name] for name, a in adjoint.items()}
     return loss, image_gradient, torch.stack(size_gradient[::-1])
