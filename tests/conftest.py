@@ -31,7 +31,7 @@ def untouched_random_state() -> Iterator[None]:
 
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
-    """Our own messages, as users see them: without the type checks that pytest turns on."""
+    """What users run: without the type checks that pytest turns on, which compilation cannot follow."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

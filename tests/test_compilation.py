@@ -17,10 +17,11 @@ from torch._dynamo.utils import counters
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, LeNet, Machine, Recipe, condense, evaluate, machine
+from datacondense.benchmark import plain_image_gradient
 from datacondense.cli import main
 from datacondense.compilation import compiler
 from datacondense.errors import DatacondenseWarning
-from datacondense.matching import network_gradient
+from datacondense.matching import by_forward_mode, network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.methods.whole_set import whole_set_network
 from datacondense.randomness import stream
@@ -40,23 +41,43 @@ NETWORK = ConvNet(width=4, depth=1)
 def fails(network, **settings):
     """A `torch.compile` that does not work."""
 
-    def run(images):
+    def run(*inputs):
         raise InternalTorchDynamoError("no compiler here\nand much more")
 
     return run
 
 
 @needs_compiler
+@pytest.mark.usefixtures("unchecked_types")
 def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
     method = GradientMatching(iterations=3, outer_steps=2, network_epochs=2)
     plain = condense(toy_dataset(), 2, method, NETWORK, machine=PLAIN).images
     torch._dynamo.reset()
     counters.clear()
     compiled = condense(toy_dataset(), 2, method, NETWORK, machine=COMPILED).images
-    # Two shapes: pieces of the real batches (8 of 20 images), and the whole of S (6) in the inner loop;
-    # nothing more for three networks, three classes and two matchings.
-    assert counters["stats"]["unique_graphs"] == 2
+    # Three: pieces of the real batches (8 of 20 images), the image gradient of a class (2), and the whole of
+    # S (6) in the inner loop; nothing more for three networks, three classes and two matchings.
+    assert counters["stats"]["unique_graphs"] == 3
     assert (compiled - plain).norm() <= 1e-4 * plain.norm()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_compiled_image_gradient_is_that_of_double_backward(precision) -> None:
+    with torch.random.fork_rng():
+        network, images = ConvNet(width=16, depth=2)((1, 16, 16), 3), torch.randn(2, 1, 16, 16)
+        network = network.to(memory_format=torch.channels_last)
+        goal = network_gradient(network, torch.randn(20, 1, 16, 16), torch.zeros(20, dtype=torch.int64))
+    labels = torch.zeros(2, dtype=torch.int64)
+    expected = plain_image_gradient(network, images, labels, goal)
+    fast = replace(COMPILED, precision=precision).fast(network, pull_back, directional=by_forward_mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DatacondenseWarning)  # no fallback to plain code
+        _, found = fast(images, labels, goal, "paper")
+    if precision == "float32":
+        assert (found - expected).norm() <= 1e-4 * expected.norm()
+    assert torch.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
 
 
 @needs_compiler

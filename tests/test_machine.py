@@ -14,7 +14,8 @@ from torch import nn
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense, evaluate, load_dataset
-from datacondense.matching import network_gradient
+from datacondense.benchmark import plain_image_gradient
+from datacondense.matching import network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
@@ -66,6 +67,11 @@ def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
         reduced = network_gradient(network, real, labels, micro_batch=8, forward=machine.forward(network, 8))
         assert all(g.dtype == torch.float32 for g in reduced)
         assert torch.cosine_similarity(plain, torch.cat([g.flatten() for g in reduced]), 0) > 0.99
+        noise, own = torch.randn(2, 1, 8, 8, generator=stream(c, "noise")), labels[:2]
+        expected = plain_image_gradient(network, noise, own, reduced)
+        _, found = machine.fast(network, pull_back)(noise, own, reduced)
+        assert found.dtype == torch.float32
+        assert 0.99 < torch.cosine_similarity(expected.flatten(), found.flatten(), 0) < 0.999999
 
 
 def test_reduced_precision_condenses_as_well() -> None:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from datacondense.data.images import ImageDataset, ImageShape
 from datacondense.hardware import keep_freed_memory, peak_memory
 from datacondense.machine import Machine
-from datacondense.matching import gradient_distance, network_gradient, pull_back
+from datacondense.matching import by_forward_mode, gradient_distance, network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.networks import ConvNet
 from datacondense.provenance import provenance
@@ -114,7 +114,8 @@ def parts(shape: ImageShape, machine: Machine) -> dict[str, Part]:
     def matched(ipc: int) -> Part:
         s, y = synthetic[:ipc], targets[:ipc]
         return Part(
-            lambda: plain_image_gradient(plain_network, s, y, goal), lambda: pull_back(network, s, y, goal)
+            lambda: plain_image_gradient(plain_network, s, y, goal),
+            lambda: machine.fast(network, pull_back, directional=by_forward_mode)(s, y, goal, "paper"),
         )
 
     return {

@@ -1,11 +1,11 @@
-"""Compiled forward passes: one per network, and none is trusted before it has agreed with the plain one."""
+"""Compiled code: made once per network, and not trusted before it has agreed with the plain code."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -19,82 +19,103 @@ from datacondense.errors import DatacondenseWarning
 #: Images n c h w → logits n k.
 Forward = Callable[[Tensor], Tensor]
 
-_COMPILED: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
+_COMPILED: WeakKeyDictionary[nn.Module, dict[Callable[..., Any], _Compiled]] = WeakKeyDictionary()
+_TOLD: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
-def compiled(network: nn.Module) -> Forward:
-    """`network` compiled, once per module.
+def compiled(
+    network: nn.Module, compute: Callable[..., Any] = nn.Module.__call__, **only_compiled: object
+) -> Callable[..., Any]:
+    """`compute`, by default the forward pass, of `network`, its first argument; compiled once per network.
 
     As it is, with one line that says so, if compilation fails, or if the first batch shows that compiled and
     plain code differ by more than rounding: the compiler of PyTorch 2.13 loses the gradients before some max
     poolings (pytorch/pytorch#185509).
+
+    Args:
+        only_compiled: arguments of the compiled code that the plain does without.
+
+    Returns:
+        A function of the other arguments, images first.
     """
-    if network not in _COMPILED:
-        _COMPILED[network] = _Compiled(network)
-    return _COMPILED[network]
+    of_network = _COMPILED.setdefault(network, {})
+    if compute not in of_network:
+        of_network[compute] = _Compiled(network, compute, only_compiled)
+    return of_network[compute]
 
 
 class _Compiled:
-    """Runs a network compiled while that works, else as it is."""
+    """Runs a network's code compiled while that works, else as it is."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self, network: nn.Module, compute: Callable[..., Any], only_compiled: Mapping[str, object]
+    ) -> None:
         self.network = alive = ref(network)  # a value of the dictionary must not keep its key
-        plain: Any = lambda images: alive()(images)  # type: ignore[misc]  # noqa: E731, def is type-checked
+        self.plain: Callable[..., Any] = lambda *inputs: compute(alive(), *inputs)
+        fast: Any = lambda *inputs: compute(alive(), *inputs, **only_compiled)  # noqa: E731, def is type-checked
         # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
-        plain.__code__ = plain.__code__.replace()
-        self.plain: Forward = plain
+        fast.__code__ = fast.__code__.replace()
         # With PyTorch's own random numbers, dropout is the same as without compilation.
-        self.attempt: Forward | None = torch.compile(plain, dynamic=False, options={"fallback_random": True})
+        self.attempt: Callable[..., Any] | None = torch.compile(
+            fast, dynamic=False, options={"fallback_random": True}
+        )
         self.checked: set[tuple[object, ...]] = set()
 
-    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    def __call__(self, images: Float[Tensor, "n c h w"], *inputs: object) -> Any:
         if self.attempt is None:
-            return self.plain(images)
+            return self.plain(images, *inputs)
         graph = (images.shape, torch.is_grad_enabled(), self._module().training)
         try:
-            if graph not in self.checked and not self._agrees(self.attempt, images):
-                return self._give_up("its results are not those of the plain network", images)
+            if graph not in self.checked and not self._agrees(self.attempt, images, *inputs):
+                return self._give_up("its results are not those of the plain network", images, *inputs)
             self.checked.add(graph)
-            return self.attempt(images)
+            return self.attempt(images, *inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
-            return self._give_up(next(iter(str(error).strip().splitlines()), type(error).__name__), images)
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            return self._give_up(reason, images, *inputs)
 
     def _module(self) -> nn.Module:
         network = self.network()
         assert network is not None
         return network
 
-    def _give_up(self, reason: str, images: Tensor) -> Tensor:
-        lost = f"running without compilation, several times slower: {reason}"
-        warnings.warn(lost, DatacondenseWarning, stacklevel=4)
+    def _give_up(self, reason: str, *inputs: object) -> Any:
+        told = _TOLD.setdefault(self._module(), set())
+        if reason not in told:  # all that is computed with a network may fail for one reason
+            told.add(reason)
+            lost = f"running without compilation, several times slower: {reason}"
+            warnings.warn(lost, DatacondenseWarning, stacklevel=4)
         self.attempt = None
-        return self.plain(images)
+        return self.plain(*inputs)
 
-    def _agrees(self, attempt: Forward, images: Tensor) -> bool:
-        """Whether logits, and where they are wanted the gradients of all weights, agree on a batch.
+    def _agrees(self, attempt: Callable[..., Any], images: Tensor, *inputs: object) -> bool:
+        """Whether results, and where they are wanted the gradients of all weights, agree on a batch.
 
         To 5 % and three times what reduced precision costs the plain network: rounding to bfloat16 moves the
         gradients of a deep network's first layers by half of them. A gradient that is lost is off by all.
         """
         with torch.autocast(images.device.type, enabled=False):
-            exact = self._outcome(self.plain, images)
-        plain, found = self._outcome(self.plain, images), self._outcome(attempt, images)
+            exact = self._outcome(self.plain, images, *inputs)
+        plain = self._outcome(self.plain, images, *inputs)
+        found = self._outcome(attempt, images, *inputs)
         return all(
             (f - p).norm() <= ((p - e).norm() * 3 + e.norm() * 0.05).minimum(p.norm() * 0.9)
             for e, p, f in zip(exact, plain, found, strict=True)
         )
 
-    def _outcome(self, forward: Forward, images: Tensor) -> list[Tensor]:
-        """The logits, then the gradients of their squares' sum in the weights (those of biases before a norm
+    def _outcome(self, run: Callable[..., Any], images: Tensor, *inputs: object) -> list[Tensor]:
+        """The results, then the gradients of their squares' sum in the weights (those of biases before a norm
         are rounding alone). Buffers and random numbers are left as they were."""
         network = self._module()
         weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
         before = [buffer.clone() for buffer in network.buffers()]
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-            logits = forward(images).float()
-        outcome = [logits.detach()]
-        if torch.is_grad_enabled() and weights:
-            outcome += torch.autograd.grad(logits.square().sum(), weights, materialize_grads=True)
+            results = run(images, *inputs)
+        results = [result.float() for result in (results if isinstance(results, tuple) else (results,))]
+        outcome = [result.detach() for result in results]
+        if weights and all(result.requires_grad for result in results):
+            squares = torch.stack([result.square().sum() for result in results]).sum()
+            outcome += torch.autograd.grad(squares, weights, materialize_grads=True)
         for buffer, value in zip(network.buffers(), before, strict=True):
             buffer.copy_(value)
         return outcome

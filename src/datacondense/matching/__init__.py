@@ -2,11 +2,19 @@
 
 from datacondense.matching.distance import Distance, gradient_distance
 from datacondense.matching.gradients import loss_and_gradient, network_gradient
-from datacondense.matching.pullback import directional_gradient, match, pull_back
+from datacondense.matching.pullback import (
+    by_double_backward,
+    by_forward_mode,
+    directional_gradient,
+    match,
+    pull_back,
+)
 from datacondense.matching.unrolling import unrolled_gradient
 
 __all__ = [
     "Distance",
+    "by_double_backward",
+    "by_forward_mode",
     "directional_gradient",
     "gradient_distance",
     "loss_and_gradient",

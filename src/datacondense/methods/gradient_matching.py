@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from datacondense.errors import UsageError
-from datacondense.matching import Distance, network_gradient, pull_back
+from datacondense.matching import Distance, by_forward_mode, network_gradient, pull_back
 from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
 from datacondense.networks import MLP, freeze_batchnorm
 from datacondense.training import Recipe, train
@@ -137,6 +137,7 @@ class GradientMatching(Method):
         images, momentum = state.images.clone(), state.extra["momentum"].clone()
         labels = state.labels.to(machine.device)
         forward = machine.forward(network, machine.micro_batch)
+        matched = machine.fast(network, pull_back, directional=by_forward_mode)
         distances: list[torch.Tensor] = []
         for c in range(task.real.classes):
             real = task.real_batch(c, self.real_batch, k, t)
@@ -146,7 +147,7 @@ class GradientMatching(Method):
             )
             mine = slice(c * task.ipc, (c + 1) * task.ipc)
             for step in range(self.image_steps):
-                value, gradient = pull_back(network, images[mine], labels[mine], real_gradient, self.distance)
+                value, gradient = matched(images[mine], labels[mine], real_gradient, self.distance)
                 momentum[mine] = self.image_momentum * momentum[mine] + gradient
                 images[mine] -= learning_rate * momentum[mine]
                 if step == 0:
