@@ -28,7 +28,7 @@ from datacondense.randomness import stream
 from datacondense.training import predict, train
 
 pytestmark = [
-    pytest.mark.usefixtures("untouched_random_state"),
+    pytest.mark.usefixtures("untouched_random_state", "unchecked_types"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # PyTorch's own, while it compiles
 ]
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
@@ -48,7 +48,6 @@ def fails(network, **settings):
 
 
 @needs_compiler
-@pytest.mark.usefixtures("unchecked_types")
 def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
     method = GradientMatching(iterations=3, outer_steps=2, network_epochs=2)
     plain = condense(toy_dataset(), 2, method, NETWORK, machine=PLAIN).images
@@ -62,7 +61,6 @@ def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
 
 
 @needs_compiler
-@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_compiled_image_gradient_is_that_of_double_backward(precision) -> None:
     with torch.random.fork_rng():

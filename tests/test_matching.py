@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datacondense import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18, UsageError
-from datacondense.matching import gradient_distance, match, network_gradient
+from datacondense.matching import by_forward_mode, gradient_distance, match, network_gradient, pull_back
 from datacondense.networks import freeze_batchnorm
 from datacondense.randomness import global_stream, stream
 from plain import double_backward, linear_network, plain_distance
@@ -139,6 +139,9 @@ def test_match_equals_double_backward_for_every_family(network, shape) -> None:
     network = build(network, shape)
     freeze_batchnorm(network, batch(2, shape, seed=3)[0])
     assert_equals_double_backward(network, shape, 1, classes=1)
+    images, labels = batch(1, shape, 1)
+    goal = network_gradient(network, -images, labels)
+    pull_back(network, images, labels, goal, directional=by_forward_mode)  # and not by the slower way
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError, unknown_name
@@ -78,6 +79,22 @@ def activation_layer(activation: Activation) -> nn.Module:
             return nn.ReLU()
         case "leaky-relu":
             return nn.LeakyReLU(0.01)
+
+
+class Convolution(nn.Conv2d):
+    """`nn.Conv2d`, faster on a CPU for grey images: kernels for one channel are slower than those for two.
+
+    So grey images and their filters get a second channel of zeros.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Conv2d`."""
+        if self.in_channels > 1:
+            return super().forward(input)
+        zeros = (0, 0, 0, 0, 0, 1)
+        input, weight = functional.pad(input, zeros), functional.pad(self.weight, zeros)
+        output: Tensor = self._conv_forward(input, weight, self.bias)
+        return output
 
 
 def pad_to_eights(height: int, width: int) -> tuple[nn.Module, int, int]:

@@ -11,6 +11,7 @@ from datacondense.errors import UsageError
 from datacondense.networks.base import (
     Activation,
     Architecture,
+    Convolution,
     Norm,
     Pooling,
     activation_layer,
@@ -62,7 +63,7 @@ class ConvNet(Architecture):
         layers: list[nn.Module] = [pad]
         for _ in range(self.depth):
             layers += [
-                nn.Conv2d(channels, self.width, 3, padding=1),
+                Convolution(channels, self.width, 3, padding=1),
                 norm_layer(self.norm, self.width, height, width),
                 activation_layer(self.activation),
             ]
