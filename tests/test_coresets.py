@@ -88,6 +88,28 @@ def test_forgetting_events_of_a_hand_counted_sequence():
     ]:
         events.see(torch.tensor(batch), torch.tensor(logits))
     assert events.events.tolist() == [2, 0, 0, 1]
+    assert events.learned.tolist() == [True, True, False, True]
+
+
+def test_images_never_learned_are_chosen_last_or_first(real):
+    trained = whole_set_network(task(real), Forgetting(feature_epochs=3).feature_recipe(len(real)))
+    never = {int(i) for i in (~trained.learned).nonzero()}
+    assert never
+    assert trained.forgotten.any()
+    for rule in ("least", "most"):
+        chosen = Forgetting(feature_epochs=3, never_learned=rule).choose(task(real, ipc=1))
+        for one, members in zip(chosen.tolist(), real.indices_by_class, strict=True):
+            candidates = never & set(members.tolist())
+            if rule == "most" and candidates:
+                assert one == min(candidates)
+            elif rule == "least" and trained.forgotten[members].any():
+                assert one not in never
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_an_unknown_rule_for_images_never_learned_is_named():
+    with pytest.raises(UsageError, match="'least' or 'most'; found 'sometimes'"):
+        Forgetting(never_learned="sometimes")
 
 
 def test_training_shows_every_batch_with_its_logits_before_the_update(real):

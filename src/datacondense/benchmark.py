@@ -24,7 +24,7 @@ from datacondense.machine import Machine
 from datacondense.matching import by_forward_mode, gradient_distance, network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.networks import ConvNet
-from datacondense.networks.base import Convolution
+from datacondense.networks.base import GreyConvolution
 from datacondense.provenance import provenance
 from datacondense.randomness import stream
 from datacondense.training import Recipe, predict, train
@@ -105,7 +105,7 @@ def parts(shape: ImageShape, machine: Machine) -> dict[str, Part]:
     task, plain_task = (Task(real, 10, ConvNet(), 0, m) for m in (machine, plain_machine))
     network, plain_network = task.fresh_network(0), plain_task.fresh_network(0)
     for layer in plain_network.modules():
-        if isinstance(layer, Convolution):
+        if isinstance(layer, GreyConvolution):
             layer.forward = MethodType(nn.Conv2d.forward, layer)  # type: ignore[method-assign]
     one = real.normalised(torch.arange(REAL_BATCH)).to(machine.device)
     labels = torch.zeros(REAL_BATCH, dtype=torch.int64, device=machine.device)

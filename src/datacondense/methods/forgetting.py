@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from datacondense.errors import UsageError
 from datacondense.methods.base import Task
 from datacondense.methods.features import TrainedSelection, class_by_class
 
@@ -17,10 +18,8 @@ from datacondense.methods.features import TrainedSelection, class_by_class
 class Forgetting(TrainedSelection):
     """Chooses, class by class, the images forgotten most often in training (Toneva et al., ICLR 2019).
 
-    An image is forgotten when it was classified correctly and is wrong at its next presentation. One that was
-    never correct is never forgotten: the paper speaks of images that were learned first (Toneva et al. count
-    them as forgotten most). Ties, many where training is short, go to the images that come first in the
-    dataset.
+    An image is forgotten when it was classified correctly and is wrong at its next presentation. Ties, many
+    where training is short, go to the images that come first in the dataset.
     """
 
     name: ClassVar[str] = "forgetting"
@@ -29,9 +28,22 @@ class Forgetting(TrainedSelection):
         "Example Forgetting during Deep Neural Network Learning*, ICLR 2019."
     )
 
+    never_learned: Literal["least", "most"] = "least"
+    """How often an image that never was correct counts as forgotten: not once, for the paper speaks of images
+    that were learned, or most often of all, as Toneva et al. have it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.never_learned not in ("least", "most"):
+            raise UsageError(f"never learned must be 'least' or 'most'; found {self.never_learned!r}")
+
     def choose(self, task: Task) -> Int[Tensor, " n"]:
         """`most_forgotten` for every class."""
-        return class_by_class(task, self.trained(task).forgotten, most_forgotten)
+        trained = self.trained(task)
+        events = trained.forgotten
+        if self.never_learned == "most":
+            events = events.masked_fill(~trained.learned, torch.inf)
+        return class_by_class(task, events, most_forgotten)
 
 
 def most_forgotten(events: Float[Tensor, " n"], count: int) -> Int[Tensor, " m"]:

@@ -39,6 +39,8 @@ class WholeSetNetwork:
     network: nn.Module
     forgotten: Float[Tensor, " n"]
     """How often each image was classified correctly at one presentation and wrongly at the next."""
+    learned: Bool[Tensor, " n"]
+    """Whether it was classified correctly at any presentation."""
 
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
@@ -72,7 +74,8 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         training = _Training(task, recipe, cache_folder() / f"network-{key[:32]}.safetensors", settings)
         training.run()
         _LATEST.clear()
-        _LATEST[key] = WholeSetNetwork(task, training.network, training.forgetting.events)
+        seen = training.forgetting
+        _LATEST[key] = WholeSetNetwork(task, training.network, seen.events, seen.learned)
     return _LATEST[key]
 
 
@@ -109,6 +112,11 @@ class ForgettingEvents:
         correct: Bool[Tensor, " b"] = logits.argmax(1).cpu() == self.labels[batch]
         self.events[batch] += self.correct[batch] & ~correct
         self.correct[batch] = correct
+
+    @property
+    def learned(self) -> Bool[Tensor, " n"]:
+        """Which images were correct at any presentation: the last one, or one that was forgotten."""
+        return self.correct | (self.events > 0)
 
 
 class _Training:

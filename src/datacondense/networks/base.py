@@ -81,16 +81,14 @@ def activation_layer(activation: Activation) -> nn.Module:
             return nn.LeakyReLU(0.01)
 
 
-class Convolution(nn.Conv2d):
-    """`nn.Conv2d`, faster on a CPU for grey images: kernels for one channel are slower than those for two.
+class GreyConvolution(nn.Conv2d):
+    """`nn.Conv2d` of one channel, faster on a CPU: kernels for one channel are slower than those for two.
 
-    So grey images and their filters get a second channel of zeros.
+    So images and filters get a second channel of zeros.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Conv2d`."""
-        if self.in_channels > 1:
-            return super().forward(input)
         zeros = (0, 0, 0, 0, 0, 1)
         input, weight = functional.pad(input, zeros), functional.pad(self.weight, zeros)
         output: Tensor = self._conv_forward(input, weight, self.bias)

@@ -11,7 +11,7 @@ from datacondense.errors import UsageError
 from datacondense.networks.base import (
     Activation,
     Architecture,
-    Convolution,
+    GreyConvolution,
     Norm,
     Pooling,
     activation_layer,
@@ -62,8 +62,9 @@ class ConvNet(Architecture):
             raise too_small("ConvNet", image_shape, reason)
         layers: list[nn.Module] = [pad]
         for _ in range(self.depth):
+            convolution = GreyConvolution if channels == 1 else nn.Conv2d
             layers += [
-                Convolution(channels, self.width, 3, padding=1),
+                convolution(channels, self.width, 3, padding=1),
                 norm_layer(self.norm, self.width, height, width),
                 activation_layer(self.activation),
             ]
