@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datacondense import ConvNet, GradientMatching, Machine, RandomSelection, Recipe
+from datacondense import ConvNet, Forgetting, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
 from datacondense.data import load_dataset
 from datacondense.errors import DatacondenseError
@@ -96,6 +96,13 @@ def test_a_cell_is_named_by_its_content() -> None:
     assert len({cell.id for cell in [CELL, *cells]}) == 1 + len(cells)
     assert json.loads(json.dumps(CELL.configuration()))["recipe"]["epochs"] == 1
     assert len({SETS.id(0), SETS.id(1), replace(SETS, ipc=2).id(0)}) == 3
+
+
+def test_a_setting_that_came_later_leaves_earlier_names_alone() -> None:
+    least, most = (replace(SETS, method=Forgetting(never_learned=rule)) for rule in ("least", "most"))
+    assert least.configuration()["method"]["settings"].keys() == {"feature_epochs", "feature_learning_rate"}
+    assert most.configuration()["method"]["settings"]["never_learned"] == "most"
+    assert least.id(0) != most.id(0)
 
 
 def test_the_papers_numbers() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -28,7 +28,7 @@ class Forgetting(TrainedSelection):
         "Example Forgetting during Deep Neural Network Learning*, ICLR 2019."
     )
 
-    never_learned: Literal["least", "most"] = "least"
+    never_learned: Literal["least", "most"] = field(default="least", metadata={"earlier": "least"})
     """How often an image that never was correct counts as forgotten: not once, for the paper speaks of images
     that were learned, or most often of all, as Toneva et al. have it."""
 
