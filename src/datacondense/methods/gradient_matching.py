@@ -11,7 +11,7 @@ from torch import nn
 from datacondense.errors import UsageError
 from datacondense.matching import Distance, by_forward_mode, network_gradient, pull_back
 from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
-from datacondense.networks import MLP, freeze_batchnorm
+from datacondense.networks import MLP, batchnorm_layers, freeze_batchnorm
 from datacondense.training import Recipe, train
 
 #: ipc → (T, ς_θ), the paper's.
@@ -120,7 +120,9 @@ class GradientMatching(Method):
         optimizer = inner.optimizer(network)
         distances = []
         for t in range(outer_steps):
-            freeze_batchnorm(network, self._mixed_batch(task, k, t))
+            network.eval()
+            if batchnorm_layers(network):  # the mixed batch grows with the classes; others need none
+                freeze_batchnorm(network, self._mixed_batch(task, k, t))
             state, distances_t = self._match_every_class(task, state, network, k, t)
             distances += distances_t
             if t < outer_steps - 1:  # a network trained after the last matching would never be used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datacondense.networks.base import Architecture, Network
-from datacondense.networks.batchnorm import freeze_batchnorm
+from datacondense.networks.batchnorm import batchnorm_layers, freeze_batchnorm
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.naming import (
@@ -27,6 +27,7 @@ __all__ = [
     "LeNet",
     "Network",
     "ResNet18",
+    "batchnorm_layers",
     "build_network",
     "describe_network",
     "freeze_batchnorm",

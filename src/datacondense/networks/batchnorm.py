@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def batchnorm_layers(network: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers that keep statistics."""
+    return [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    ]
+
+
 @torch.no_grad()
 def freeze_batchnorm(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
     """Put `network` into eval mode, its BatchNorm layers with the statistics of `images`.
@@ -21,11 +30,7 @@ def freeze_batchnorm(network: nn.Module, images: Float[Tensor, "n c h w"]) -> No
     they are the batch's own (the variance unbiased, as always in PyTorch's running statistics).
     """
     network.eval()
-    layers = [
-        layer
-        for layer in network.modules()
-        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
-    ]
+    layers = batchnorm_layers(network)
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
