@@ -10,7 +10,6 @@ import torch
 from conftest import peak_tensor_bytes, toy_dataset
 from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Machine, UsageError
 from datacondense.methods import State, Task, gradient_matching, loops_for
-from datacondense.randomness import stream
 from plain import algorithm_1
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
