@@ -51,7 +51,7 @@ def algorithm_1(task: Task, method: GradientMatching) -> torch.Tensor:
         for t in range(outer_steps):
             generator = task.stream("batchnorm batch", k, t)
             mixed = [real.sample(c, method.batchnorm_batch, generator) for c in range(real.classes)]
-            freeze_batchnorm(network, real.normalised(torch.cat(mixed)).double())
+            freeze_batchnorm(network, [real.normalised(torch.cat(mixed)).double()])
             batches = [task.real_batch(c, method.real_batch, k, t) for c in range(real.classes)]
             real_labels = torch.cat([torch.full((len(b),), c) for c, b in enumerate(batches)])
             _, gradient = double_backward(network, s, labels, torch.cat(batches), real_labels)

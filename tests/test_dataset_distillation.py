@@ -69,7 +69,7 @@ def problem(architecture: Architecture, shape: tuple[int, int, int], steps: int)
 
     with global_stream(0, "weights"):
         network = architecture(shape, CLASSES).double()
-    freeze_batchnorm(network, noise(12))
+    freeze_batchnorm(network, [noise(12)])
     sizes = 0.05 + 0.3 * torch.rand(steps, generator=generator, dtype=torch.float64)
     labels = torch.arange(CLASSES)
     return network, noise(6), labels.repeat(2), sizes, 3, noise(9), labels.repeat(3)

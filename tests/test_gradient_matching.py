@@ -101,13 +101,14 @@ def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network:
     assert torch.equal(first.images, again.images)
 
 
-def test_memory_does_not_grow_with_the_number_of_classes(exact: Machine) -> None:
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_memory_does_not_grow_with_the_number_of_classes(norm: str, exact: Machine) -> None:
     """100 classes take no more than 10 do and a fifth, besides the data and the images that are learned."""
 
     def peak(classes: int) -> int:
         pixels = torch.zeros(30 * classes, 1, 16, 16, dtype=torch.uint8)
         data = ImageDataset.create(pixels, torch.arange(len(pixels)) % classes)
-        task = Task(data, 1, ConvNet(width=8, depth=4), 0, replace(exact, micro_batch=None))
+        task = Task(data, 1, ConvNet(width=8, depth=4, norm=norm), 0, replace(exact, micro_batch=None))
         method = GradientMatching(iterations=1)
         learned = 8 * classes * 16 * 16
         return peak_tensor_bytes(lambda: method.step(task, method.init(task), 0)) - 4 * learned

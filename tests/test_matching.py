@@ -118,7 +118,7 @@ def assert_equals_double_backward(
 @pytest.mark.parametrize("pooling", ["none", "max", "average"])
 def test_match_equals_double_backward_for_every_convnet(norm, activation, pooling, ipc) -> None:
     network = build(ConvNet(4, 2, activation, norm, pooling), (2, 8, 8))
-    freeze_batchnorm(network, batch(9, (2, 8, 8), seed=3)[0])
+    freeze_batchnorm(network, [batch(9, (2, 8, 8), seed=3)[0]])
     assert_equals_double_backward(network, (2, 8, 8), ipc)
 
 
@@ -137,7 +137,7 @@ def test_match_equals_double_backward_for_every_convnet(norm, activation, poolin
 )
 def test_match_equals_double_backward_for_every_family(network, shape) -> None:
     network = build(network, shape)
-    freeze_batchnorm(network, batch(2, shape, seed=3)[0])
+    freeze_batchnorm(network, [batch(2, shape, seed=3)[0]])
     assert_equals_double_backward(network, shape, 1, classes=1)
     images, labels = batch(1, shape, 1)
     goal = network_gradient(network, -images, labels)

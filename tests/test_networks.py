@@ -212,7 +212,7 @@ def test_freezing_takes_the_statistics_of_the_batch():
     network(images)
     for batch in (images, 5 * images):  # the second call replaces the first
         network.train()
-        freeze_batchnorm(network, batch)
+        freeze_batchnorm(network, [batch])
         maps, norm = network[0](batch), network[1]
         torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)))
         torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)))
@@ -227,7 +227,7 @@ def test_freezing_takes_the_statistics_of_the_batch():
 def test_freezing_reaches_every_batchnorm_with_the_others_in_eval_mode():
     network = ConvNet(width=4, norm="batch")((1, 16, 16), 2)
     images = torch.randn(8, 1, 16, 16)
-    freeze_batchnorm(network, images)
+    freeze_batchnorm(network, [images])
     maps = images
     for layer in network:
         if isinstance(layer, nn.BatchNorm2d):
@@ -236,13 +236,23 @@ def test_freezing_reaches_every_batchnorm_with_the_others_in_eval_mode():
         maps = layer(maps)
 
 
+def test_freezing_averages_the_statistics_of_several_batches():
+    network, batches = batchnorm_network(), [torch.randn(4, 3, 8, 8), 2 + 3 * torch.randn(4, 3, 8, 8)]
+    network(batches[0])
+    freeze_batchnorm(network, batches)
+    maps = [network[0](batch) for batch in batches]
+    means, variances = ([getattr(m, of)((0, 2, 3)) for m in maps] for of in ("mean", "var"))
+    torch.testing.assert_close(network[1].running_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(network[1].running_var, torch.stack(variances).mean(0))
+
+
 def test_freezing_without_batchnorm_is_eval_only():
     class NotToBeCalled(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise AssertionError
 
     network = nn.Sequential(NotToBeCalled(), nn.BatchNorm2d(3, track_running_stats=False))
-    freeze_batchnorm(network, torch.zeros(1, 3, 8, 8))
+    freeze_batchnorm(network, [torch.zeros(1, 3, 8, 8)])
     assert not any(module.training for module in network.modules())
 
 

@@ -109,7 +109,7 @@ class DatasetDistillation(Method):
         loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
         for j in range(self.networks_per_iteration):
             network = task.redrawn_network(k if self.weights == "random" else 0, j)
-            freeze_batchnorm(network, real)
+            freeze_batchnorm(network, [real])
             value, by_image, by_step_size = unrolled_gradient(
                 network, state.images, state.labels.to(machine.device), F.softplus(sizes),
                 self._batch_size(task), real, real_labels,

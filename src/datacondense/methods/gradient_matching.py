@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,6 +18,9 @@ from datacondense.training import Recipe, train
 
 #: ipc → (T, ς_θ), the paper's.
 PAPER_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+
+#: Images of which BatchNorm takes its statistics at once: 16 of each of ten classes.
+_MIXED_BATCH = 160
 
 
 def loops_for(ipc: int) -> tuple[int, int]:
@@ -64,7 +69,8 @@ class GradientMatching(Method):
     network_batch: int = 256
     """Batch size of the inner loop."""
     batchnorm_batch: int = 16
-    """Real images per class in the mixed batch that sets the statistics of BatchNorm."""
+    """Real images per class in the mixed batch that sets the statistics of BatchNorm. More than 160 in all are
+    taken in several mixed batches, whose statistics are averaged: memory does not grow with the classes."""
     initialisation: Literal["noise", "real"] = "noise"
     """S at first: Gaussian noise as in the paper, or randomly chosen real images."""
     distance: Distance = "paper"
@@ -121,8 +127,8 @@ class GradientMatching(Method):
         distances = []
         for t in range(outer_steps):
             network.eval()
-            if batchnorm_layers(network):  # the mixed batch grows with the classes; others need none
-                freeze_batchnorm(network, self._mixed_batch(task, k, t))
+            if batchnorm_layers(network):
+                freeze_batchnorm(network, self._mixed_batches(task, k, t))
             state, distances_t = self._match_every_class(task, state, network, k, t)
             distances += distances_t
             if t < outer_steps - 1:  # a network trained after the last matching would never be used
@@ -156,13 +162,12 @@ class GradientMatching(Method):
                     distances.append(value)
         return State(images, state.labels, {"momentum": momentum}), distances
 
-    def _mixed_batch(self, task: Task, k: int, t: int) -> torch.Tensor:
-        generator = task.stream("batchnorm batch", k, t)
-        return task.real_images(
-            torch.cat(
-                [task.real.sample(c, self.batchnorm_batch, generator) for c in range(task.real.classes)]
-            )
-        )
+    def _mixed_batches(self, task: Task, k: int, t: int) -> Iterator[torch.Tensor]:
+        """Images of every class: of ten classes one batch as in the paper, of more several, each mixed."""
+        generator, classes = task.stream("batchnorm batch", k, t), range(task.real.classes)
+        mixed = torch.cat([task.real.sample(c, self.batchnorm_batch, generator) for c in classes])
+        batches = math.ceil(len(mixed) / _MIXED_BATCH)
+        return (task.real_images(mixed[i::batches]) for i in range(batches))
 
     def _loops(self, ipc: int) -> tuple[int, int]:
         outer_steps, epochs = loops_for(ipc)

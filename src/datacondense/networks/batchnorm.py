@@ -1,6 +1,8 @@
-"""freeze_batchnorm: BatchNorm statistics from one real batch, then fixed."""
+"""freeze_batchnorm: BatchNorm statistics from real batches, then fixed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -18,13 +20,15 @@ def batchnorm_layers(network: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def freeze_batchnorm(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
-    """Put `network` into eval mode, its BatchNorm layers with the statistics of `images`.
+def freeze_batchnorm(network: nn.Module, batches: Iterable[Float[Tensor, "_ c h w"]]) -> None:
+    """Put `network` into eval mode, its BatchNorm layers with the statistics of `batches`.
 
     One synthetic image is too few to normalise by, so the paper takes the statistics of a mixed real batch
-    (16 images per class) and keeps them fixed while gradients are matched. `images` is that batch,
-    normalised, on the network's device. What training or an earlier call left in the running mean and
-    variance is forgotten. Without BatchNorm layers that keep statistics, nothing is computed.
+    (16 images per class) and keeps them fixed while gradients are matched. Of several batches, which need
+    less memory than one large, each is normalised by its own statistics and their average is kept; give them
+    equal numbers of images. They are normalised, on the network's device. What training or an earlier call
+    left in the running mean and variance is forgotten. Without BatchNorm layers that keep statistics, nothing
+    is computed.
 
     Differs from the reference code, which mixes a tenth of the batch's statistics into the running ones; here
     they are the batch's own (the variance unbiased, as always in PyTorch's running statistics).
@@ -37,9 +41,10 @@ def freeze_batchnorm(network: nn.Module, images: Float[Tensor, "n c h w"]) -> No
     try:
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # the average over all batches since the reset: of one batch, that batch
+            layer.momentum = None  # the average over all batches since the reset
             layer.train()
-        network(images)
+        for images in batches:
+            network(images)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
