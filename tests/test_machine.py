@@ -11,10 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense, evaluate, load_dataset
 from datacondense.benchmark import plain_image_gradient
+from datacondense.calibration import Calibration, _measured
+from datacondense.hardware import hardware
 from datacondense.matching import network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.provenance import provenance
@@ -96,6 +99,36 @@ def test_detection_takes_what_is_given_and_names_what_is_not_there() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
             Machine.detect("cuda")
+
+
+def test_apples_gpu_is_taken_where_it_can_compute_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    measured = []
+
+    def calibration(device: torch.device) -> Calibration:
+        measured.append(device)
+        return Calibration(bfloat16=True, micro_batch=8)
+
+    monkeypatch.setattr("datacondense.machine.calibration", calibration)
+    found = Machine.detect()
+    assert (found.device.type, found.precision, found.micro_batch) == ("mps", "bfloat16", None)
+    assert measured == [found.device]
+    assert not found.for_work(10**9, 32, 32).compile  # the compiler is not ready for it
+    assert Machine.detect(precision="float64").device.type == "cpu"
+    assert hardware(found.device) != hardware(torch.device("cpu"))  # each remembers its own measurement
+
+
+def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = F.conv2d
+
+    def only_float32(images: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        if images.dtype != torch.float32:
+            raise TypeError("no such numbers here")
+        return plain(images, *args, **kwargs)
+
+    monkeypatch.setattr(F, "conv2d", only_float32)
+    assert not _measured(torch.device("cpu")).bfloat16
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")

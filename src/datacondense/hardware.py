@@ -14,6 +14,8 @@ def hardware(device: torch.device) -> str:
     """The GPU, or the processor with the number of threads and its widest instructions."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"{_processor()}, Metal"
     return f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -47,17 +47,18 @@ class Machine:
     ) -> Machine:
         """The settings for this machine, with those given taken as they are.
 
-        `auto` takes a CUDA GPU when there is one, else the CPU, and bfloat16 where a short measurement shows
-        that it is faster (processors with AMX or AVX-512 BF16, recent GPUs).
+        `auto` takes a CUDA GPU when there is one, else Apple's (which has no float64), else the CPU; and
+        bfloat16 where a short measurement shows that it is faster (processors with AMX or AVX-512 BF16,
+        recent GPUs).
 
         Args:
             compile: see `Machine.compile`.
             threads: of PyTorch, for this process; left as it is by default.
 
         Raises:
-            UsageError: an unknown or unavailable device; threads below 1.
+            UsageError: an unknown or unavailable device, or one without `precision`; threads below 1.
         """
-        place = _device(device)
+        place = _device(device, precision)
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"--threads must be at least 1; found {threads}")
@@ -75,7 +76,8 @@ class Machine:
         if self.compile is not None:
             return self
         long = images * height * width >= _LONG * 32 * 32
-        return replace(self, compile=long and self.precision != "float64" and compiler() is not None)
+        able = self.precision != "float64" and self.device.type != "mps" and compiler() is not None
+        return replace(self, compile=long and able)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,9 +130,11 @@ class Machine:
         return in_precision
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, precision: Precision) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() and precision != "float64" else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -139,4 +143,6 @@ def _device(name: str) -> torch.device:
         raise UsageError(
             f"device '{name}' cannot be used here ({reason}); try --device auto or cpu"
         ) from None
+    if device.type == "mps" and precision == "float64":
+        raise UsageError("device 'mps' has no float64; choose another --precision, or --device cpu")
     return device

@@ -69,8 +69,8 @@ class GradientMatching(Method):
     network_batch: int = 256
     """Batch size of the inner loop."""
     batchnorm_batch: int = 16
-    """Real images per class in the mixed batch that sets the statistics of BatchNorm. More than 160 in all are
-    taken in several mixed batches, whose statistics are averaged: memory does not grow with the classes."""
+    """Real images per class in the mixed batch that sets the statistics of BatchNorm. More than 160 in all
+    are taken in several mixed batches, whose statistics are averaged: memory does not grow with classes."""
     initialisation: Literal["noise", "real"] = "noise"
     """S at first: Gaussian noise as in the paper, or randomly chosen real images."""
     distance: Distance = "paper"
