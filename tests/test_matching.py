@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -265,3 +267,17 @@ def test_match_names_a_class_without_real_images() -> None:
     synthetic, labels = batch(3, (1, 8, 8))
     with pytest.raises(UsageError, match="class 2 has synthetic images but no real one"):
         match(network, synthetic, labels, *batch(4, (1, 8, 8), classes=2))
+
+
+def test_the_first_match_of_a_process_is_quiet() -> None:
+    program = """if True:
+        import torch
+        from datacondense.matching import match
+
+        images, labels = torch.randn(2, 1, 4, 4), torch.tensor([0, 1])
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Softplus(), torch.nn.Flatten())
+        match(network.append(torch.nn.Linear(8, 2)), images, labels, images, labels)
+        """
+    run = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

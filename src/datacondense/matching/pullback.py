@@ -10,7 +10,9 @@ pure function of tensors, which compiles to one graph.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -114,10 +116,19 @@ def by_double_backward(
 
 
 def _first_that_works(compute: Callable[..., T], *args: object, **kwargs: object) -> T:
+    _load_forward_mode()
     try:
         return compute(*args, **kwargs, directional=by_forward_mode)
     except RuntimeError:
         return compute(*args, **kwargs, directional=by_double_backward)
+
+
+@cache
+def _load_forward_mode() -> None:
+    """PyTorch compiles some of its formulas at first use, and warns of what it does then itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+        jvp(torch.exp, (torch.zeros(1),), (torch.zeros(1),))
 
 
 def _loss(network: nn.Module, labels: Int[Tensor, " n"]) -> Loss:
