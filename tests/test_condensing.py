@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,33 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("iterations", [3, 6])
+def test_a_stopped_run_may_be_given_other_iterations(
+    iterations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = GradientMatching.step
+
+    def interrupted(self, task, state, k):
+        if k == 3:
+            raise KeyboardInterrupt
+        return original(self, task, state, k)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GradientMatching, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "stopped")
+    with pytest.raises(UsageError, match="already, but 2 were asked for; --iterations 3 finishes"):
+        run(tmp_path / "stopped", method=replace(QUICK, iterations=2), resume=True)
+    with pytest.raises(UsageError, match="holds a run with method settings image_steps 1, but 2 was asked"):
+        run(tmp_path / "stopped", method=replace(QUICK, image_steps=2), resume=True)
+    other = replace(QUICK, iterations=iterations)
+    run(tmp_path / "stopped", method=other, resume=True)
+    run(tmp_path / "whole", method=other)
+    assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
+    with pytest.raises(UsageError, match=f"settings iterations {iterations}, but 7 was asked for"):
+        run(tmp_path / "stopped", method=replace(QUICK, iterations=7), resume=True)
+
+
 def test_checkpoints_are_written_while_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
     original, found = GradientMatching.step, []
@@ -135,6 +163,7 @@ def test_checkpoints_are_written_while_working(tmp_path: Path, monkeypatch: pyte
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 import torch
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, condense

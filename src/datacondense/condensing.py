@@ -72,8 +72,9 @@ def condense(
         machine: device and precision; detected by default.
         out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes
             and when stopped by Ctrl-C or SIGTERM.
-        resume: go on from the checkpoint in `out`; start anew where there is none. A finished artifact of the
-            same settings is returned as it is.
+        resume: go on from the checkpoint in `out`; start anew where there is none. Gradient matching may be
+            given more iterations than it was started with, or fewer, down to those done. A finished artifact
+            of the same settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`.
 
     Raises:
@@ -90,7 +91,7 @@ def condense(
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
     task = replace(task, machine=machine)
     record = _record(task, method)
-    run = _Run(Path(out), record) if out is not None else None
+    run = _Run(Path(out), record, method) if out is not None else None
     if run:
         if resume and (finished := run.finished()):
             return finished
@@ -194,8 +195,8 @@ def _state_bytes(task: Task) -> int:
 class _Run:
     """The output folder of one run: who may write there, its checkpoint, its results."""
 
-    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
-        self.folder, self.record = folder, record
+    def __init__(self, folder: Path, record: dict[str, Any], method: Method) -> None:
+        self.folder, self.record, self.method = folder, record, method
         self._new = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def finished(self) -> CondensedDataset | None:
@@ -253,13 +254,19 @@ class _Run:
                 about = json.loads((file.metadata() or {})["checkpoint"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
             images, labels = tensors.pop("images").to(machine.device), tensors.pop("labels")
+            found, done = about["record"], about["done"]
+            if self.method.open_ended:
+                found["method"]["settings"]["iterations"] = self.method.steps
         except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
             raise DatacondenseError(f"{path} is damaged ({error}); start again with --overwrite") from None
-        self._require_same(about["record"])
+        self._require_same(found)
+        if done > self.method.steps:
+            raise UsageError(
+                f"{self.folder} holds {done} iterations already, but {self.method.steps} were asked for; "
+                f"--iterations {done} finishes it as it is"
+            )
         extra = {name.removeprefix("extra."): tensor.to(machine.device) for name, tensor in tensors.items()}
-        return _Progress(
-            about["done"], State(images, labels, extra), tuple(about["metrics"]), about["seconds"]
-        )
+        return _Progress(done, State(images, labels, extra), tuple(about["metrics"]), about["seconds"])
 
     def finish(self, condensed: CondensedDataset, progress: _Progress, result: dict[str, Any]) -> None:
         """Write the artifact with its metrics and what it cost; the checkpoint goes when all is safe."""
@@ -272,10 +279,18 @@ class _Run:
 
     def _require_same(self, found: dict[str, Any]) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""
-        for key in self.record.keys() - {"versions"}:
-            ours, theirs = self.record[key], found.get(key)
-            if ours != theirs:
-                raise UsageError(
-                    f"{self.folder} holds a run with {key} {theirs}, but {ours} was asked for; "
-                    "give the same settings, another folder, or --overwrite"
-                )
+        ours, theirs = ({**record, "versions": None} for record in (self.record, found))
+        if ours != theirs:
+            setting, mine, other = _first_difference(ours, theirs)
+            raise UsageError(
+                f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
+                "give the same settings, another folder, or --overwrite"
+            )
+
+
+def _first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any]:
+    """The name of the first setting in which nested records differ, and its two values."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        return _first_difference(ours.get(key), theirs.get(key), f"{name} {key}".lstrip())
+    return name, ours, theirs

@@ -82,6 +82,9 @@ class Method(ABC):
     """On the command line and in records."""
     reference: ClassVar[str]
     """Who published it: for the card of what it makes."""
+    open_ended: ClassVar[bool] = False
+    """Whether a step is the same however many follow it: an unfinished run may then be given more or fewer
+    `iterations`."""
 
     @property
     @abstractmethod

@@ -47,6 +47,7 @@ class GradientMatching(Method):
     reference: ClassVar[str] = (
         "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021."
     )
+    open_ended: ClassVar[bool] = True
 
     iterations: int = 1000
     """K: networks drawn, one per iteration."""
