@@ -132,6 +132,22 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({8: 1.0, 16: 1.0, 32: 1.0, 64: 1.0}, 32),
+        ({8: 0.98, 16: 1.02, 32: 1.0, 64: 0.95}, 32),  # noise
+        ({8: 0.8, 16: 1.1, 32: 1.2, 64: 1.3}, 8),  # a small cache
+        ({8: 1.3, 16: 1.1, 32: 1.0, 64: 0.8}, 64),  # a large one
+    ],
+)
+def test_pieces_are_of_the_size_that_the_cache_holds_best(
+    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datacondense.calibration._seconds_per_image", lambda _, __, size: seconds[size])
+    assert _measured(torch.device("cpu")).micro_batch == expected
+
+
 def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> None:
     # In a process of its own: where earlier tests have kept a free block of this size, it is never returned.
     program = """if True:
