@@ -14,7 +14,6 @@ os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-"
 import jaxtyping
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from datacondense import ConvNet, ImageDataset, Machine
 
@@ -51,28 +50,6 @@ def tiny_network() -> ConvNet:
 @pytest.fixture
 def toy() -> ImageDataset:
     return toy_dataset()
-
-
-class StandInDevice(TorchDispatchMode):
-    """Lets the meta device, which computes shapes only and refuses to mix with the CPU, stand for a GPU.
-
-    A number read from it is zero. `late` counts what is computed after the first: it would have waited.
-    """
-
-    machine = Machine(torch.device("meta"), "float32", micro_batch=None)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads = self.late = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
-            self.reads += 1
-            return 0.0
-        result = operation(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.device.type == "meta":
-            self.late += self.reads > 0
-        return result
 
 
 def peak_tensor_bytes(run: Callable[[], object]) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from conftest import StandInDevice, peak_tensor_bytes, toy_dataset
+from conftest import peak_tensor_bytes, toy_dataset
 from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Machine, UsageError
 from datacondense.methods import State, Task, gradient_matching, loops_for
-from datacondense.networks import Network
 from plain import algorithm_1
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -158,21 +156,3 @@ def test_initialisation_by_real_images(exact: Machine, toy, tiny_network: ConvNe
 def test_settings_below_one_are_refused(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.replace("_", " ")):
         GradientMatching(**{setting: 0})
-
-
-@pytest.mark.parametrize(
-    "network",
-    [ConvNet(width=3, depth=2), ConvNet(width=3, depth=2, norm="none", activation="sigmoid"), MLP()],
-)
-def test_an_iteration_stays_on_its_device_and_reads_no_number_before_its_end(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # it knows nothing of this device
-    monkeypatch.setattr("datacondense.matching.pullback.autocast_dtype", lambda _: None)
-    task = Task(toy_dataset(), 2, network, 0, StandInDevice.machine)
-    method = GradientMatching(iterations=1, outer_steps=3, network_epochs=2)
-    with StandInDevice() as device:
-        state, _ = method.step(task, method.init(task), 0)
-    assert state.images.device.type == "meta"
-    assert device.reads == 3 * 3  # the distance of every class in every matching
-    assert not device.late

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import StandInDevice
 from datacondense import ConvNet, Machine, Recipe, UsageError
 from datacondense.augmentation import draw
 from datacondense.randomness import global_stream, stream
@@ -75,19 +74,6 @@ def test_a_step_is_sgd_with_momentum_and_weight_decay(exact: Machine) -> None:
         velocity = 0.9 * velocity + error.T @ images.flatten(1) / 3 + 5e-4 * weight
         weight = weight - rate * velocity
     assert torch.allclose(network[1].weight, weight, rtol=1e-12)
-
-
-@pytest.mark.parametrize("augmentation", ["none", "crop-scale-rotate", "crop-noise"])
-def test_training_stays_on_its_device_and_reads_no_number(augmentation: str) -> None:
-    machine = StandInDevice.machine
-    with global_stream(0, "weights"):
-        network = machine.place(ConvNet(width=3, depth=1)((1, 8, 8), 3))
-    images, labels = torch.rand(20, 1, 8, 8, generator=stream(0, "images")), torch.arange(20) % 3
-    recipe = Recipe(epochs=2, batch_size=16, augmentation=augmentation)
-    with StandInDevice() as device:
-        train(network, images, labels, recipe, stream(0, "order"), machine)
-    assert device.reads == 0
-    assert all(p.device.type == "meta" for p in network.parameters())
 
 
 def test_bad_recipes_are_refused() -> None:
