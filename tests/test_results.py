@@ -29,6 +29,8 @@ def test_the_readme_reports_what_was_measured() -> None:
     for name, data in (("MNIST", "mnist"), ("FashionMNIST", "fashion_mnist"), ("CIFAR-10 (JPEG)", "cifar10")):
         condensed = Score(accuracies(f"{data}-ipc1/gradient-matching-1000-iterations-seed0.json"))
         assert f"| {name} | {condensed} |" in readme
+    ten = Score(accuracies("mnist-ipc10/gradient-matching-72-iterations-seed0.json"))
+    assert f"MNIST reached {ten} after 72 of the paper's 1000 iterations" in " ".join(readme.split())
 
 
 def test_the_readme_of_results_reports_what_lenet_reached() -> None:
