@@ -249,6 +249,8 @@ def test_resuming_a_finished_run_returns_it_and_writes_nothing(tmp_path: Path) -
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     with pytest.raises(UsageError, match="holds a run with seed 0, but 1 was asked for"):
         run(tmp_path, seed=1, resume=True)
+    chosen = run(tmp_path / "chosen", method=RandomSelection())  # its record has the positions of the images
+    assert torch.equal(run(tmp_path / "chosen", method=RandomSelection(), resume=True).images, chosen.images)
 
 
 def test_results_are_not_overwritten_unless_asked(tmp_path: Path) -> None:

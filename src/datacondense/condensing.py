@@ -279,7 +279,8 @@ class _Run:
 
     def _require_same(self, found: dict[str, Any]) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""
-        ours, theirs = ({**record, "versions": None} for record in (self.record, found))
+        settings = [key for key in self.record if key != "versions"]  # `found` may have what was chosen, too
+        ours, theirs = ({key: record.get(key) for key in settings} for record in (self.record, found))
         if ours != theirs:
             setting, mine, other = _first_difference(ours, theirs)
             raise UsageError(
