@@ -44,6 +44,7 @@ class Drift(Method):
     reference: ClassVar[str] = "nobody"
 
     iterations: int = 3
+    """Three checkpoints: the last replaces a previous one."""
 
     @property
     def steps(self) -> int:
@@ -87,12 +88,13 @@ _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.li
 
 
 def die_at(n: int, folder: Path, how: str) -> None:
-    """From now on, the n-th operation that would change something in `folder` does not happen: the process is
-    killed before it, or the disk is full from then on, so that a file that it opens is cut off."""
+    """The process is killed before its n-th operation that would change something in `folder`; or the disk is
+    full when it opens the n-th file there to write, which is cut off, like all after it."""
     operations = itertools.count(1)
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
-        changes = event in _CHANGES or (event == "open" and arguments[2] & _WRITING)
+        opens = event == "open" and arguments[2] & _WRITING
+        changes = opens or (how == "kill" and event in _CHANGES)
         if changes and str(arguments[0]).startswith(str(folder)) and next(operations) == n:
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)

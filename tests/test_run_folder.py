@@ -81,7 +81,7 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
     assert done.returncode == 0, done.stderr
     for scenario, (method, _) in dying.SCENARIOS.items():
         *dead, survivor = sorted((tmp_path / scenario).glob("[0-9]*"))
-        assert len(dead) >= {"kill": 30, "full": 20}[how], "operations were not counted"
+        assert len(dead) >= {"kill": 30, "full": 8}[how], "operations were not counted"
         whole, old = content(survivor), content(tmp_path / scenario / "old")
         seen = []
         for folder in dead:
