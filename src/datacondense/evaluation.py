@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -166,6 +166,13 @@ def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:
         raise UsageError(
             f"the training images are {_shape(training)}, the test images {_shape(test)}; they must agree"
         )
+
+
+def require_buildable(networks: Iterable[Network], data: ImageDataset) -> None:
+    """Raise `UsageError` where a network cannot be built for `data`: before the first of them is trained."""
+    for network in networks:
+        with global_stream(0, "a network on trial"):
+            build_network(network, data.image_shape, data.classes)
 
 
 def _shape(data: ImageDataset) -> str:
