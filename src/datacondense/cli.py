@@ -38,7 +38,7 @@ from datacondense.methods import METHODS, Method
 from datacondense.networks import NETWORKS, parse_network
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
-from datacondense.stopping import Terminated, sigterm_interrupts
+from datacondense.stopping import Terminated, stoppable
 from datacondense.training import Recipe
 from datacondense.trials import KeptTrials
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense {versions()['datacondense']}")
         return 0
     try:
-        with sigterm_interrupts(), warnings_in_one_line():
+        with stoppable(), warnings_in_one_line():
             tyro.extras.subcommand_cli_from_dict(
                 {
                     "condense": _condense_with(method_named_in(arguments)),

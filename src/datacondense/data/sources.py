@@ -20,6 +20,7 @@ from datacondense.data.raw import Found, RawSplit, Reading, number_labels
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.randomness import stream
+from datacondense.stopping import at_once
 
 _TEST_PART = 0.2
 _DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey, 1,438 / 359"
@@ -35,6 +36,7 @@ class DataSplits:
     """What the user should know: how a test split came about."""
 
 
+@at_once()  # most of it is other libraries' work
 def load_dataset(
     data: object,
     *,
