@@ -43,7 +43,6 @@ class DataSplits:
         return self.train.source
 
 
-@at_once()  # most of it is other libraries' work
 def load_dataset(
     data: object,
     *,
@@ -173,6 +172,7 @@ def _not_found(name: str, *, is_path: bool) -> UsageError:
     return unknown_name("dataset", name, known_datasets())
 
 
+@at_once()  # most of it is other libraries' work
 def _read(place: _Place, source: Source) -> DataSplits:
     """The images at `place`, read as `source` says; what they have as their source can be read again."""
     how = Reading(source.image_column, source.label_column, place.usual_label, parse_size(source.resize))
