@@ -9,10 +9,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
 from datacondense.experiments.search.stages import Search
-from datacondense.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed
 from datacondense.report.plots import can_plot
 
 

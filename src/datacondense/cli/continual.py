@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from datacondense.cli.flags import MachineFlags, Seed
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import UsageError
 from datacondense.experiments.continual import (
@@ -20,7 +21,6 @@ from datacondense.experiments.continual import (
     to_common_shape,
 )
 from datacondense.files import require_new_file, write_json
-from datacondense.flags import MachineFlags, Seed
 from datacondense.methods import Method
 from datacondense.networks import parse_network
 from datacondense.provenance import provenance

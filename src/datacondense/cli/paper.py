@@ -7,13 +7,13 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.cli.flags import MachineFlags
 from datacondense.errors import UsageError, unknown_name
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
 from datacondense.files import require_ours, require_writable_folder
-from datacondense.flags import MachineFlags
 
 
 def paper(
