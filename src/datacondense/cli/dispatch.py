@@ -12,7 +12,7 @@ import tyro
 import datacondense
 from datacondense.cli.help import plain_words, without_torch
 from datacondense.errors import DatacondenseError, unknown_name, warnings_in_one_line
-from datacondense.stopping import Terminated, sigterm_interrupts
+from datacondense.stopping import Terminated, stoppable
 
 #: The verbs, each the `run` of a file here, with their lines in the help.
 VERBS = {
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     helps = not {"-h", "--help"}.isdisjoint(words)
     own_process = arguments is None
+    imports = without_torch() if helps and own_process else nullcontext()
     try:
-        with sigterm_interrupts(), warnings_in_one_line(), plain_words():
-            with without_torch() if helps and own_process else nullcontext():
-                run = _verb(verb, words)
-                flags = ["--help"] if helps else words
-                tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
-                         config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
+        with stoppable(), warnings_in_one_line(), plain_words(), imports:
+            run = _verb(verb, words)
+            flags = ["--help"] if helps else words
+            tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
+                     config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
         return error.exit_status

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.stopping import check_stop
 
 #: Suffixes of image files, lower case.
 SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
@@ -79,6 +80,7 @@ def decode_all(
         warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, picture in enumerate(pictures):
+            check_stop()
             try:
                 array, format = _decode(picture, size)
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -22,11 +22,13 @@ from datacondense.experiments.continual.tasks import to_common_shape
 from datacondense.files import require_writable_folder, write_atomically, write_json
 from datacondense.machine import Machine
 from datacondense.networks import ConvNet, Network
+from datacondense.stopping import stoppable
 
 SETTINGS = "settings.json"
 MEMORY = "memory"
 
 
+@stoppable()
 def run_continual(
     tasks: Mapping[str, DataSplits],
     settings: Continual | None = None,

@@ -39,6 +39,7 @@ from datacondense.experiments.search.stages import (
     stages_of,
 )
 from datacondense.experiments.search.study import (
+    POLL,
     SharedStudy,
     Storage,
     errors_of_storage,
@@ -50,6 +51,7 @@ from datacondense.machine import Machine
 from datacondense.networks import build_network
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
+from datacondense.stopping import pause, stop_processes, stoppable
 from datacondense.training import accuracy, train
 
 RESULT = "search.json"
@@ -107,6 +109,7 @@ class _Job:
         return found[0], found[1] if len(found) > 1 else None
 
 
+@stoppable()
 def search(
     data: DataSplits,
     proxies: Sequence[str | Path] = ("random", "herding", EARLY),
@@ -245,24 +248,22 @@ def _helpers(job: _Job, count: int) -> Iterator[None]:
         for helper in helpers:
             helper.start()
         yield
-        for helper in helpers:
-            helper.join()
+        while any(helper.is_alive() for helper in helpers):
+            pause(POLL)
     finally:
         torch.set_num_threads(threads)
-        for helper in helpers:
-            if helper.pid is not None and helper.is_alive():
-                helper.terminate()
+        stop_processes(helpers)
 
 
 def _help(job: _Job, threads: int) -> None:
     """What a helper process does: the work of all stages, as their plans come."""
     torch.set_num_threads(threads)
-    with suppress(KeyboardInterrupt), errors_of_storage(job.storage):
+    with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:
                 if _orphaned():
                     return
-                time.sleep(0.5)
+                pause(POLL)
             job.work(position, study)
 
 
