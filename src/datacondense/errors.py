@@ -62,12 +62,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 class Range:
     """The numbers that a setting may have. NaN and infinity are in none."""
 
-    least: float
-    most: float
+    least: int | float
+    most: int | float
     above: bool = False
     """`least` itself is not among them."""
 
-    def require(self, name: str, number: float | None) -> None:
+    def require(self, name: str, number: int | float | None) -> None:
         """Raise `UsageError` for a `number` outside; None, a choice left open, is inside."""
         if number is None:
             return

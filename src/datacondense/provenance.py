@@ -42,7 +42,8 @@ def provenance(machine: Machine) -> dict[str, Any]:
 
 
 def _command() -> str:
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0]).name
+    words = [*(["python", "-m", "datacondense"] if program == "__main__.py" else [program]), *sys.argv[1:]]
     settings = (
         [f"DATACONDENSE_DATA={os.environ['DATACONDENSE_DATA']}"] if "DATACONDENSE_DATA" in os.environ else []
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import cycle
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datacondense.augmentation import Augmentation, augment
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE, Range
 from datacondense.machine import Machine
 from datacondense.stopping import check_stop
 
@@ -45,12 +46,12 @@ class Recipe:
     instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(
-                f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}"
-            )
-        if not self.learning_rate > 0:
-            raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
+        COUNT.require_of(self, "epochs", "batch_size")
+        RATE.require_of(self, "learning_rate", "decay_factor")
+        FRACTION.require_of(self, "momentum", "decay_at")
+        Range(0, RATE.most).require_of(self, "weight_decay")
+        for size in self.step_sizes:
+            Range(0, sys.float_info.max).require("learned step sizes", size)
 
     @classmethod
     def of_paper(cls, data_name: str) -> Recipe:

@@ -80,12 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
-    """The function behind `verb`, with the settings of the method that `words` name where it has them."""
+    """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS)
     run: Callable[..., None] = import_module(f"datacondense.cli.{verb}").run
-    if verb not in METHOD_FLAGS:
-        return run
-    from datacondense.cli.settings import with_settings  # imports the methods
+    if verb in METHOD_FLAGS:
+        from datacondense.cli.settings import take_settings  # imports the methods
 
-    return with_settings(run, METHOD_FLAGS[verb], words)
+        take_settings(run, METHOD_FLAGS[verb], words)
+    return run

@@ -17,6 +17,7 @@ from tyro.constructors import (
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
     StructConstructorSpec,
+    StructFieldSpec,
     StructTypeInfo,
 )
 
@@ -50,11 +51,13 @@ def plain_words() -> Iterator[None]:
         spec = ConstructorRegistry.get_struct_spec(info)
         inside.remove(info.type)
         assert isinstance(spec, StructConstructorSpec)
-        unsaid = (
-            replace(field, type=Annotated[field.type, UNSAID]) if field.default in (None, False) else field
-            for field in spec.fields
-        )
-        return replace(spec, fields=tuple(unsaid))
+        return replace(spec, fields=tuple(map(without_hint, spec.fields)))
+
+    def without_hint(field: StructFieldSpec) -> StructFieldSpec:
+        if field.default not in (None, False):
+            return field
+        kind: Any = Annotated[field.type, UNSAID]
+        return replace(field, type=kind)
 
     with registry:
         yield

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import wraps
-from typing import Any
+from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from datacondense.errors import UsageError, unknown_name
 from datacondense.methods import METHODS, GradientMatching, Method
 
 
-def with_settings(run: Callable[..., None], flag: str, words: Sequence[str]) -> Callable[..., None]:
-    """`run` with its parameter `settings` of the class of the method that `flag` names in `words`.
+def take_settings(run: Callable[..., None], flag: str, words: Sequence[str]) -> None:
+    """Let the parameter `settings` of `run` be of the class of the method that `flag` names in `words`.
 
     Raises:
         UsageError: an unknown method, or among the words a setting of other methods.
     """
     method = _named(flag, words)
     _require_own(method, words)
-
-    @wraps(run)
-    def run_method(*positional: Any, **named: Any) -> None:
-        run(*positional, **named)
-
-    run_method.__annotations__ = {**run.__annotations__, "settings": OmitArgPrefixes[method]}
-    return run_method
+    # tyro reads annotations as they are now.
+    inspect.unwrap(run).__annotations__["settings"] = Annotated[
+        OmitArgPrefixes[method], arg(name=method.name)  # type: ignore[misc, valid-type]
+    ]
 
 
 def _named(flag: str, words: Sequence[str]) -> type[Method]:
