@@ -21,14 +21,14 @@ def read_path(path: Path, how: Reading) -> Found:
         DatacondenseError: no images there, files that cannot be read, images of different sizes.
     """
     try:
-        if path.is_file():
+        if not path.is_dir():
             if path.suffix != ".parquet":
                 raise UsageError(
                     f"{path}: is a file; expected a folder of parquet files or of images by class"
                 )
-            return read_parquet([path], str(path), how)
+            return read_parquet([path], path, how)
         if files := parquet_files(path):
-            return read_parquet(files, str(path), how)
+            return read_parquet(files, path, how)
         return _read_images(path, how)
     except OSError as error:
         raise DatacondenseError(
@@ -61,7 +61,8 @@ def _read_classes(folder: Path, how: Reading) -> RawSplit:
     def name(index: int) -> str:
         return str(files[index][0])
 
-    images, jpeg = decode_all((file for file, _ in files), name, how.size)
+    pictures = (file for file, _ in files)
+    images, jpeg = decode_all(pictures, len(files), str(folder), name, how.size)
     names = tuple(place.name for place in classes)
     return RawSplit(images, [label for _, label in files], str(folder), name, names, jpeg)
 
