@@ -58,7 +58,8 @@ def read_hugging_face(data: Any, where: str, how: Reading, root: Path | None = N
 
     if not isinstance(data, datasets.Dataset | datasets.DatasetDict):
         raise UsageError(f"{where}: found a {type(data).__name__}; expected one that is not streamed")
-    splits: Mapping[str, Any] = data if isinstance(data, dict) else {"train": data}
+    given = data if isinstance(data, dict) else {"train": data}
+    splits = {name.lower(): split for name, split in given.items()}
     train, test, notes = choose_splits(list(splits), where)
     found = []
     for name in filter(None, (train, test)):
