@@ -1,4 +1,4 @@
-"""Which depth of the ConvNet suits small images: condensed and trained at each, judged on held-out training images.
+"""Which depth of the ConvNet suits small images, judged on training images held out.
 
     python results/default-depth/measure.py NAME       # digits (8×8) or usps (16×16); writes NAME.json here
 
