@@ -11,6 +11,7 @@ from datacondense.networks.naming import (
     build_network,
     describe_network,
     import_callable,
+    known_network,
     parse_network,
     split_networks,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "describe_network",
     "freeze_batchnorm",
     "import_callable",
+    "known_network",
     "parse_network",
     "split_networks",
 ]
