@@ -1,14 +1,25 @@
-"""Writing files so that a reader finds the old content or the new, never half of it."""
+"""Files: written whole or not at all, replaced only where they prove to be ours, one process in a folder."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from datacondense.errors import DatacondenseError, UsageError
+
+#: The line of a Markdown file that proves it to be ours; wherever it stands.
+MARKER = "<!-- Written by datacondense, which may replace it. -->"
+#: The text chunk `Software` of PNG files, and the key in the metadata of parquet files, that prove the same.
+SOFTWARE = "datacondense"
+#: In a folder while a process works there.
+LOCK = ".datacondense.lock"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -49,15 +60,65 @@ def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out"
             pass
         status = os.statvfs(folder)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another folder with {flag}"
-        ) from None
+        raise _cannot_write(folder, error, flag) from None
     free = status.f_bavail * status.f_frsize
     if free < needed_bytes:
         raise UsageError(
             f"{folder} has {free / 1e6:,.0f} MB free, but about {needed_bytes / 1e6:,.0f} MB are needed; "
             f"make room or choose another folder with {flag}"
         )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the content of a file proves that we wrote it; an empty one, where nothing can be lost, passes.
+
+    The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown; `SOFTWARE` in PNG and
+    parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
+    `datacondense` in each of them.
+    """
+    prove = _PROOFS.get(path.suffix)
+    try:
+        return path.is_file() and (path.stat().st_size == 0 or (prove is not None and prove(path)))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def require_ours(path: Path, flag: str = "--out") -> None:
+    """Raise `UsageError` where `path` exists and is not provably ours. `flag` chooses another place."""
+    if os.path.lexists(path) and not is_ours(path):
+        raise UsageError(
+            f"{path} exists, and nothing in it proves that datacondense wrote it, so it is not replaced; "
+            f"move it away or choose another place with {flag}"
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Work in `folder`, which is made where it is missing, as the only process of this host.
+
+    The lock ends with the process, however it dies. Its file is removed while it is still held: whoever
+    waited on it notices (filelock looks whether the file it locked still has a name) and makes a new one.
+
+    Raises:
+        UsageError: another process works there, or the folder cannot be written.
+    """
+    path = folder / LOCK
+    lock = filelock.FileLock(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UsageError(
+            f"another process is working in {folder}; wait until it has finished or choose another folder"
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def require_new_file(path: Path, *, overwrite: bool) -> None:
@@ -75,6 +136,77 @@ def cache_folder() -> Path:
     if folder := os.environ.get("DATACONDENSE_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datacondense"
+
+
+def _cannot_write(folder: Path, error: OSError, flag: str = "--out") -> UsageError:
+    return UsageError(
+        f"cannot write to {folder}: {error.strerror or error}; choose another folder with {flag}"
+    )
+
+
+def _safetensors_is_ours(path: Path) -> bool:
+    # What follows the length of the header. It survives where the rest of the file is damaged.
+    with path.open("rb") as file:
+        start = file.read(64)[8:]
+    entries = (b"datacondense.", *_EARLIER_ENTRIES)
+    return start.startswith(tuple(b'{"__metadata__":{"' + entry for entry in entries))
+
+
+def _png_is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"tEXtSoftware\0" + SOFTWARE.encode() in file.read(1000)
+
+
+def _parquet_is_ours(path: Path) -> bool:
+    import pyarrow.parquet
+
+    return SOFTWARE.encode() in (pyarrow.parquet.read_schema(path).metadata or {})
+
+
+def _markdown_is_ours(path: Path) -> bool:
+    return MARKER in path.read_text().splitlines()
+
+
+def _json_is_ours(path: Path) -> bool:
+    found = json.loads(path.read_text())
+    return _names_us(found) or (
+        isinstance(found, dict) and bool(found) and all(map(_names_us, found.values()))
+    )
+
+
+def _names_us(found: Any) -> bool:
+    """Whether a JSON object is what `provenance` wrote, or has it as its `run`."""
+    if not isinstance(found, dict):
+        return False
+    return any(
+        isinstance(part, dict)
+        and isinstance(versions := part.get("versions"), dict)
+        and "datacondense" in versions
+        for part in (found, found.get("run"))
+    )
+
+
+def _lines_are_ours(path: Path) -> bool:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return all(isinstance(row, dict) and SOFTWARE in row for row in rows)
+
+
+#: Of files from before there was a common name: what their one entry was called, and how it began.
+_EARLIER_ENTRIES = (
+    rb'record":"{\"class_names\"',
+    rb'checkpoint":"{\"record\"',
+    rb'training":"{\"done\"',
+    rb'trial":"{\"accuracies\"',
+)
+#: How files of each kind prove to be ours.
+_PROOFS = {
+    ".safetensors": _safetensors_is_ours,
+    ".png": _png_is_ours,
+    ".parquet": _parquet_is_ours,
+    ".md": _markdown_is_ours,
+    ".json": _json_is_ours,
+    ".jsonl": _lines_are_ours,
+}
 
 
 def _umask() -> int:

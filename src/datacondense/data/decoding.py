@@ -56,6 +56,11 @@ def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | 
     return sides
 
 
+def shown_size(size: tuple[int, int] | None) -> str | None:
+    """(height, width) as `parse_size` reads it: 32x48."""
+    return f"{size[0]}x{size[1]}" if size else None
+
+
 def decode_all(
     pictures: Iterable[Picture], name: Callable[[int], str], size: tuple[int, int] | None
 ) -> Decoded:
