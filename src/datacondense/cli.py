@@ -111,6 +111,7 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
         overwrite: Annotated[
             bool, arg(help="Replace what an earlier run left in the output folder.")
         ] = False,
+        quiet: Annotated[bool, arg(help="Say nothing of what runs and how long it takes.")] = False,
         reading: OmitArgPrefixes[DataFlags] = DataFlags(),
         hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
     ) -> None:
@@ -126,6 +127,7 @@ def _condense_with(method_class: type[Method]) -> Callable[..., None]:
             out=folder,
             resume=resume,
             overwrite=overwrite,
+            progress=not quiet,
         )
         following = ["datacondense", "evaluate", str(folder)]
         if network != TrainingFlags().networks:
@@ -177,7 +179,8 @@ def evaluate(
           f"tested on {real.test!r}", flush=True)  # fmt: skip
     results = {}
     with KeptTrials() as kept:
-        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept,
+                        progress=not protocol.quiet)  # fmt: skip
         for name, network in chosen.items():
             score, result = judge(training, real.test, network, recipe=recipe)
             print(f"{name:<12} {score}", flush=True)
@@ -207,7 +210,8 @@ def compare(
     machine = hardware.detect()
     rows, results = [], {}
     with KeptTrials() as kept:
-        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept,
+                        progress=not protocol.quiet)  # fmt: skip
         for title, condensed in sets.items():
             recipe = protocol.recipe(condensed.recipe)
             for name, network in chosen.items():

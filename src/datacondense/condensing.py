@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,17 +13,18 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from tqdm import tqdm
 
 from datacondense.condensed import SCHEMA, TENSORS, CondensedDataset, require_free
-from datacondense.data.images import ImageDataset
+from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import require_writable_folder, write_atomically, write_json
 from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
-from datacondense.methods import Method, State, Task
-from datacondense.networks import ConvNet, Network, describe_network
+from datacondense.methods import Method, State, Task, as_method
+from datacondense.networks import Network, as_network, describe_network
+from datacondense.progress import Progress
 from datacondense.provenance import provenance, versions
+from datacondense.report.opening import opening
 from datacondense.stopping import sigterm_interrupts
 from datacondense.training import Recipe
 
@@ -48,10 +48,10 @@ class _Progress:
 
 
 def condense(
-    real: ImageDataset,
+    real: ImageDataset | DataSplits | str | Path,
     ipc: int,
-    method: Method,
-    network: Network | None = None,
+    method: Method | str = "gradient-matching",
+    network: Network | str | None = None,
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
@@ -59,13 +59,16 @@ def condense(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
 
     Args:
+        real: images, the training part of splits, or a name or folder that `load_dataset` reads.
         ipc: images per class, 1 or more.
-        network: what is matched, or extracts features; the paper's ConvNet by default. Any callable
-            (image_shape, classes) → nn.Module.
+        method: one with its settings, or a name ("herding") for the default ones.
+        network: what is matched, or extracts features; the paper's ConvNet by default. A name
+            ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
@@ -76,6 +79,8 @@ def condense(
             given more iterations than it was started with, or fewer, down to those done. A finished artifact
             of the same settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`.
+        progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
+            takes, and without a terminal how far it is about every minute. False: nothing.
 
     Raises:
         UsageError: ipc below 1, one class only, a class without images, `out` in use or not writable, a
@@ -84,56 +89,68 @@ def condense(
     """
     if ipc < 1:
         raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
+    real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
-    network = network or ConvNet()
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
-    task = replace(task, machine=machine)
+    title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
+    shown = Progress(title, method.steps, images=each, show=progress)
+    task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
     run = _Run(Path(out), record, method) if out is not None else None
     if run:
         if resume and (finished := run.finished()):
             return finished
         run.claim(resume=resume, overwrite=overwrite, state_bytes=_state_bytes(task))
+    shown.say(*opening(task, method))
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     try:
-        progress = run.restored(machine) if run and resume else None
-        progress = progress or _Progress(0, method.init(task), (), 0.0)
-        _check_finite(progress.state, {}, 0)
+        reached = run.restored(machine) if run and resume else None
+        reached = reached or _Progress(0, method.init(task), (), 0.0)
+        _check_finite(reached.state, {}, 0)
     except BaseException:
         if run:
             run.abandon()
         raise
-    started -= progress.seconds
-    bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
-               unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
-    with bar, sigterm_interrupts():
+    started -= reached.seconds
+    with shown.start(reached.done), sigterm_interrupts():
         try:
-            for k in range(progress.done, method.steps):
-                state, metrics = method.step(task, progress.state, k)
+            for k in range(reached.done, method.steps):
+                state, metrics = method.step(task, reached.state, k)
                 _check_finite(state, metrics, k)
                 row = {"iteration": k, **metrics}
-                progress = _Progress(k + 1, state, (*progress.metrics, row), time.perf_counter() - started)
-                bar.update()
-                bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+                reached = _Progress(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
+                shown.finish(metrics)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
-                    run.checkpoint(progress)
+                    run.checkpoint(reached)
                     saved = time.perf_counter()
         except BaseException:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
             if run:
-                run.checkpoint(progress) if progress.done else run.abandon()
+                run.checkpoint(reached) if reached.done else run.abandon()
             raise
-        condensed = _condensed(task, progress.state, record, recipe or method.recipe(task, progress.state))
+        condensed = _condensed(task, reached.state, record, recipe or method.recipe(task, reached.state))
         if run:
             cost = {  # the memory in bytes, since the run was last started
                 "seconds": round(time.perf_counter() - started, 1),
                 "peak_memory": peak_memory(machine.device),
             }
-            run.finish(condensed, progress, circumstances | cost)
+            run.finish(condensed, reached, circumstances | cost)
     return condensed
+
+
+def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:
+    if isinstance(real, str | Path):
+        real = load_dataset(real, seed=seed)
+    real = real.train if isinstance(real, DataSplits) else real
+    if not isinstance(real, ImageDataset):
+        raise UsageError(
+            f"found {type(real).__name__} to condense; expected what load_dataset gives, which takes names, "
+            "folders, arrays, tensors and torch datasets"
+        )
+    return real
 
 
 def run_result(folder: Path) -> dict[str, Any] | None:

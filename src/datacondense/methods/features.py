@@ -42,6 +42,10 @@ class TrainedSelection(Selection):
         """The training on the whole set."""
         return self.feature_recipe(len(task.real)).epochs * len(task.real)
 
+    def plan(self, task: Task) -> str:
+        """The training."""
+        return f"chosen after {self.feature_recipe(len(task.real)).epochs} epochs on all images"
+
     def feature_recipe(self, images: int) -> Recipe:
         """How the network is trained on a whole set of so many images."""
         recipe = Recipe.of_whole_set(images, updates=UPDATES)

@@ -8,6 +8,7 @@ from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.naming import (
     NETWORKS,
+    as_network,
     build_network,
     describe_network,
     import_callable,
@@ -28,6 +29,7 @@ __all__ = [
     "LeNet",
     "Network",
     "ResNet18",
+    "as_network",
     "batchnorm_layers",
     "build_network",
     "describe_network",

@@ -64,6 +64,24 @@ def parse_network(spec: str) -> Network:
     return replace(NETWORKS[name], **_parse_settings(name, settings or ""))
 
 
+def as_network(network: Network | str | None) -> Network:
+    """The network, or the one that a text names; the paper's ConvNet by default.
+
+    Raises:
+        UsageError: see `parse_network`; or something that cannot be called.
+    """
+    if network is None:
+        return ConvNet()
+    if isinstance(network, str):
+        return parse_network(network)
+    if not callable(network):
+        raise UsageError(
+            f"found {type(network).__name__} as network; expected a name such as 'convnet', one of ours such "
+            "as ConvNet(), or a function or class that builds an nn.Module from (image_shape, classes)"
+        )
+    return network
+
+
 def known_network(spec: str) -> Architecture | None:
     """The network that `spec` names, where it is one of `NETWORKS`: reading it runs no code of the user's."""
     with suppress(UsageError):
@@ -72,13 +90,15 @@ def known_network(spec: str) -> Architecture | None:
     return None
 
 
-def describe_network(network: Network) -> str:
+def describe_network(network: Network, image_shape: ImageShape | None = None) -> str:
     """The shortest text from which `parse_network` gives `network` again.
 
     Of ours, a name with the settings that differ from it; `module:qualname` of a function or class; the
-    `repr` of any other callable, which cannot be read back.
+    `repr` of any other callable, which cannot be read back. With `image_shape`, settings that fit themselves
+    to the images are given: that is for people; in records, equal settings are equal text.
     """
     if isinstance(network, Architecture):
+        network = network.fitted(image_shape) if image_shape else network
         specs = [
             _spec(name, known, network) for name, known in NETWORKS.items() if type(known) is type(network)
         ]
