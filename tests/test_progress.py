@@ -15,8 +15,9 @@ from conftest import toy_dataset
 from datacondense import ConvNet, DatasetDistillation, GradientMatching, Herding, Machine, condense, evaluate
 from datacondense import progress as progress_module
 from datacondense.methods import Task
-from datacondense.progress import Progress, duration
+from datacondense.progress import Progress
 from datacondense.report.opening import counts, opening
+from datacondense.report.text import duration
 
 NETWORK = ConvNet(width=3, depth=1)
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=8)
@@ -42,10 +43,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_the_first_lines_say_what_was_read_and_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     condense(toy_dataset(61), 2, QUICK, NETWORK, machine=MACHINE, progress=True)
     read, run = capsys.readouterr().err.splitlines()
-    assert read == "toy: 61 training images of 1×8×8, 3 classes: row 0 21, row 1 20, row 2 20"
+    assert read == "toy: 61 training images of 1×8×8, 3 classes (row 0: 21, row 1: 20, row 2: 20)"
     assert run.startswith(
         "gradient-matching, 2 images per class, K = 2, T = 2, ς_θ = 3, η_S = 0.1; convnet(width=3,depth=1); "
-        "cpu, 1 threads, float32, not compiled (as asked)"
+        "cpu, 1 thread, float32, not compiled (as asked)"
     )
 
 
@@ -69,14 +70,16 @@ def test_the_reason_for_compiling_or_not_is_told(machine: Machine, images: int, 
 
 
 def test_many_classes_are_counted_in_short_and_names_cannot_command_the_terminal() -> None:
-    assert counts(toy_dataset(63, classes=4)).endswith("4 classes: row 0 16, row 1 16, row 2 16, row 3 15")
+    assert counts(toy_dataset(63, classes=4)).endswith(
+        "4 classes (row 0: 16, row 1: 16, row 2: 16, row 3: 15)"
+    )
     data = toy_dataset(60)
     many = type(data).create(
         data.images, torch.arange(60) % 20 % 19, [str(c) for c in range(19)], name="many"
     )
     assert counts(many) == "many: 60 training images of 1×8×8, 19 classes of 3 to 6"
     odd = type(data).create(data.images, torch.arange(60) % 2, ["\x1b[31m", "x" * 1000], name="odd")
-    assert counts(odd) == f"odd: 60 training images of 1×8×8, 2 classes: ?[31m 30, {'x' * 23}… 30"
+    assert counts(odd) == f"odd: 60 training images of 1×8×8, 2 classes (?[31m: 30, {'x' * 23}…: 30)"
 
 
 @pytest.mark.parametrize(

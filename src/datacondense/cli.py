@@ -227,16 +227,20 @@ def show(
     /,
     out: Annotated[Path, arg(metavar="FILE", help="The PNG file to write.")],
     columns: Annotated[int, arg(help="At most so many images of each class.")] = 10,
+    scale: Annotated[
+        int | None,
+        arg(metavar="N", help="Pixels in the picture for one of an image; about 64 per image by default."),
+    ] = None,
     overwrite: Annotated[bool, arg(help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Draw condensed sets: a labelled grid with a row per class; several sets side by side."""
+    """Draw condensed sets: a row per class, or one image of each in a grid; several sets side by side."""
     sets = [CondensedDataset.load(folder) for folder in folders]
     require_new_file(out, overwrite=overwrite)
     if len(sets) == 1:
-        drawn = picture(sets[0].data, columns=columns)
+        drawn = picture(sets[0].data, columns=columns, scale=scale)
     else:
         titles = [f"{s.data.name}, {s.record['method']['name']}" for s in sets]
-        drawn = side_by_side([picture(s.data, columns=columns) for s in sets], titles)
+        drawn = side_by_side([picture(s.data, columns=columns, scale=scale) for s in sets], titles)
     write_atomically(out, png(drawn))
     print(out)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from types import TracebackType
 from typing import NoReturn
 
 from tqdm import tqdm
+
+from datacondense.report.text import clock, duration
 
 #: Seconds of work from which the first estimate is made, and between two lines where there is no terminal.
 _MEASURED, _MINUTE = 5.0, 60.0
@@ -109,24 +110,3 @@ class Progress:
         if self._lines and self._estimated and now - self._spoken >= _MINUTE:
             self._spoken = now
             self.say(f"{position:.1f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """In words, to two figures or so: 45 s, 12 min, 1 h 40 min, 3 days 4 h."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
-
-
-def clock(seconds: float) -> str:
-    """The time of day so many seconds from now, with the day where it is another."""
-    now = datetime.datetime.now().astimezone()
-    then = now + datetime.timedelta(seconds=seconds)
-    if then.date() == now.date():
-        return f"{then:%H:%M}"
-    return f"{then:%a %H:%M}" if seconds < 5 * 86_400 else f"{then:%Y-%m-%d}"

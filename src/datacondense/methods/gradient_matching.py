@@ -96,7 +96,7 @@ class GradientMatching(Method):
         synthetic = task.ipc * task.real.classes
         return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
 
-    def effective(self, ipc: int, network: Network | None) -> dict[str, Any]:
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
         """T and ς_θ by the paper's table, η_S by the network."""
         outer_steps, epochs = self._loops(ipc)
         given = {"outer_steps": outer_steps, "network_epochs": epochs}

@@ -8,6 +8,7 @@ from datacondense.data.images import ImageDataset
 from datacondense.machine import Machine
 from datacondense.methods import Method, Task
 from datacondense.networks import describe_network
+from datacondense.report.text import short
 
 #: The most classes that are counted one by one.
 _COUNTED = 12
@@ -26,7 +27,7 @@ def counts(data: ImageDataset) -> str:
     sizes = [len(members) for members in data.indices_by_class]
     if data.classes <= _COUNTED:
         pairs = zip(data.class_names, sizes, strict=True)
-        each = ": " + ", ".join(f"{short(name)} {size:,}" for name, size in pairs)
+        each = f" ({', '.join(f'{short(name)}: {size:,}' for name, size in pairs)})"
     elif min(sizes) < max(sizes):
         each = f" of {min(sizes):,} to {max(sizes):,}"
     else:
@@ -37,12 +38,7 @@ def counts(data: ImageDataset) -> str:
 
 def circumstances(machine: Machine) -> str:
     """Device, threads, precision, and whether and why it compiles."""
-    threads = f", {torch.get_num_threads()} threads" if machine.device.type == "cpu" else ""
+    n = torch.get_num_threads()
+    threads = f", {n} thread{'s' if n > 1 else ''}" if machine.device.type == "cpu" else ""
     compiled = "compiled" if machine.compile else "not compiled"
     return f"{machine.device}{threads}, {machine.precision}, {compiled} ({machine.why})"
-
-
-def short(text: str, most: int = 24) -> str:
-    """At most so many characters, none of which a terminal would obey."""
-    shown = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(character if character.isprintable() else "?" for character in shown)
