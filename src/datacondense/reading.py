@@ -26,14 +26,18 @@ _HASH, _NO_HASH = '{"sha256": "', "0" * 64
 
 
 class Damaged(DatacondenseError):
-    """What a file holds does not fit its description. What to do about it is said by whoever reads it."""
+    """What a file holds does not fit its description."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
+    def __init__(self, path: Path, reason: str, advice: str = "") -> None:
+        super().__init__(path, reason, advice)
+        self.path, self.reason, self.advice = path, reason, advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})"
+        return f"{self.path} is damaged ({self.reason})" + (f"; {self.advice}" if self.advice else "")
+
+    def advising(self, advice: str) -> Damaged:
+        """The same, with what to do about it, which whoever reads the file knows."""
+        return Damaged(self.path, self.reason, advice)
 
 
 def read_json(path: Path, kind: type[T] | GenericAlias) -> T:
@@ -52,7 +56,7 @@ def pack_tensors(tensors: Mapping[str, Tensor], kind: str, about: Any) -> bytes:
     Its metadata has one entry (of several, safetensors would choose the order), `datacondense.KIND`: JSON of
     `about` (a dataclass, a `msgspec.Struct` or builtin types), with a SHA-256 over the whole file.
     """
-    described = msgspec.to_builtins(about, order="sorted")
+    described = msgspec.to_builtins(about)
     entry = json.dumps({"sha256": _NO_HASH} | described, ensure_ascii=False, allow_nan=False)
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -9,6 +9,7 @@ from typing import Any
 
 from datacondense.data.images import ImageDataset
 from datacondense.errors import UsageError
+from datacondense.files import MARKER
 from datacondense.methods import METHODS
 from datacondense.networks import Architecture, describe_network, known_network
 from datacondense.training import Recipe
@@ -27,6 +28,8 @@ configs:
   - split: train
     path: data/train.parquet
 ---
+
+{marker}
 
 # {name}, condensed to {ipc} per class
 
@@ -74,6 +77,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
     ipc, network = record["ipc"], known_network(record["network"])
     return _CARD.format(
+        marker=MARKER,
         size="n<1K" if len(data) < 1000 else "1K<n<10K" if len(data) < 10_000 else "10K<n<100K",
         name=data.name,
         ipc=f"{ipc} image{'s' if ipc > 1 else ''}",

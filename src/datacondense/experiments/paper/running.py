@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datacondense.condensed import TENSORS, CondensedDataset
-from datacondense.condensing import CHECKPOINT, condense, run_result
+from datacondense.condensed import CondensedDataset, finished
+from datacondense.condensing import condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import Score, evaluate_recorded
@@ -53,8 +53,7 @@ class Folders:
 
     def has_set(self, sets: Sets, seed: int) -> bool:
         """Whether a condensed set is finished."""
-        folder = self.set(sets, seed)
-        return (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists()
+        return finished(self.set(sets, seed))
 
 
 def run_table(
