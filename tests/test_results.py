@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datacondense import Score
+from datacondense import ConvNet, Score
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "results").glob("*-ipc*/*.json"))  # the cells of tables have a test of their own
@@ -49,6 +49,18 @@ def test_the_page_of_herding_reports_what_was_measured() -> None:
         assert f"| {name} | {herding} | {nearest} | {reported} |" in page
     herding, reported = table1_cell("fashion_mnist-herding-ipc50")
     assert f"gets {herding} (the paper: herding {reported}," in " ".join(page.split())
+
+
+def test_the_design_reports_what_was_measured_of_depths() -> None:
+    design = " ".join((ROOT / "docs/design.md").read_text().split())
+    best = {}
+    for data in ("digits", "usps"):
+        measured = json.loads((ROOT / f"results/default-depth/{data}.json").read_text())["results"]
+        scores = {d: Score(tuple(measured[f"depth {d}, gradient-matching"]["accuracies"])) for d in (1, 2, 3)}
+        assert all(without_n(score) in design for score in scores.values())
+        best[data] = max(scores, key=lambda depth: scores[depth].mean)
+    sizes = {"digits": (1, 8, 8), "usps": (1, 16, 16)}
+    assert best == {data: ConvNet().fitted(shape).depth for data, shape in sizes.items()}
 
 
 def table1_cell(name: str) -> tuple[str, str]:

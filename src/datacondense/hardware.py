@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 def _has_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
+
+
+def total_memory() -> int:
+    """The memory of this machine in bytes; without bound where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return sys.maxsize
 
 
 def forget_peak_memory(device: torch.device) -> None:

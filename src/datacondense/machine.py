@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -41,6 +41,8 @@ class Machine:
     """Images in flight at once on the real side; None for the whole batch."""
     compile: bool | None = False
     """Compile what runs often; None: where the work is long enough to pay for it and there is a compiler."""
+    why: str = field(default="as asked", compare=False, repr=False)
+    """The reason for `compile`, for people."""
 
     @classmethod
     def detect(
@@ -79,9 +81,14 @@ class Machine:
         """
         if self.compile is not None:
             return self
-        long = images * height * width >= _LONG * 32 * 32
-        able = self.precision != "float64" and self.device.type != "mps" and compiler() is not None
-        return replace(self, compile=long and able)
+        obstacles = {
+            "it would take longer than the work": images * height * width < _LONG * 32 * 32,
+            "never in float64": self.precision == "float64",
+            "not tried on Metal yet": self.device.type == "mps",
+            "no C++ compiler was found": compiler() is None,
+        }
+        why = next((reason for reason, applies in obstacles.items() if applies), None)
+        return replace(self, compile=why is None, why=why or "which takes a minute first")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -46,7 +46,8 @@ def run(
     require_buildable(chosen.values(), first.data)
     rows, results = [], {}
     with KeptTrials() as kept:
-        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept,
+                        progress=not protocol.quiet)  # fmt: skip
         for title, condensed in sets.items():
             recipe = protocol.recipe(condensed.recipe)
             for name, network in chosen.items():

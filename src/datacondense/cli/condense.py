@@ -46,6 +46,7 @@ def run(
     ] = None,
     resume: Annotated[Switch, arg(help="Continue from the checkpoint in the output folder.")] = False,
     overwrite: Annotated[Switch, arg(help="Replace what an earlier run left in the output folder.")] = False,
+    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
@@ -65,6 +66,7 @@ def run(
         out=folder,
         resume=resume,
         overwrite=overwrite,
+        progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]
     if network != TrainingFlags().networks:

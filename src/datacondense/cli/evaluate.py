@@ -63,7 +63,8 @@ def run(
           f"tested on {real.test!r}", flush=True)  # fmt: skip
     results = {}
     with KeptTrials() as kept:
-        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept)
+        judge = partial(evaluate_recorded, trials=protocol.trials, seed=seed, machine=machine, kept=kept,
+                        progress=not protocol.quiet)  # fmt: skip
         for name, network in chosen.items():
             score, result = judge(training, real.test, network, recipe=recipe)
             print(f"{name:<12} {score}", flush=True)

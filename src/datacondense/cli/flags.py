@@ -103,6 +103,8 @@ class TrainingFlags:
     """Networks of each kind for each set; the paper trains 20. Two or more tell noise."""
     epochs: int | None = None
     """Passes over the set; those of its recipe unless given. Say so beside the number."""
+    quiet: bool = False
+    """Say nothing of what runs and how long it takes."""
 
     def chosen(self) -> dict[str, Network]:
         """The networks, by the names they were given.

@@ -114,6 +114,7 @@ class DatasetDistillation(Method):
             loss += float(value) / self.networks_per_iteration
             gradients["images"] += by_image / self.networks_per_iteration
             gradients["sizes"] += by_step_size * sizes.sigmoid() / self.networks_per_iteration
+            task.progress.advance(self.passes(task) // (self.iterations * self.networks_per_iteration))
         state = self._updated(state, gradients, k)
         return state, {"loss": loss, "step size": float(F.softplus(state.extra["sizes"]).mean())}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -12,6 +13,7 @@ from torch import Tensor
 from datacondense.errors import COUNT, RATE
 from datacondense.methods.base import Selection, Task
 from datacondense.methods.whole_set import WholeSetNetwork, whole_set_network
+from datacondense.networks import Network
 from datacondense.training import Recipe
 
 #: Updates of a network from which features are taken: 21 epochs of MNIST, 26 of CIFAR-10.
@@ -43,6 +45,14 @@ class TrainedSelection(Selection):
     def passes(self, task: Task) -> int:
         """The training on the whole set."""
         return self.feature_recipe(len(task.real)).epochs * len(task.real)
+
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+        """The epochs by the number of images."""
+        return asdict(self) | {"feature_epochs": self.feature_recipe(images).epochs}
+
+    def plan(self, task: Task) -> str:
+        """The training."""
+        return f"chosen after {self.feature_recipe(len(task.real)).epochs} epochs on all images"
 
     def feature_recipe(self, images: int) -> Recipe:
         """How the network is trained on a whole set of so many images."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.matching import Distance, by_forward_mode, network_gradient, pull_back
 from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
-from datacondense.networks import MLP, batchnorm_layers, freeze_batchnorm
+from datacondense.networks import MLP, Network, batchnorm_layers, freeze_batchnorm
 from datacondense.training import Recipe, train
 
 #: ipc → (T, ς_θ), the paper's.
@@ -95,6 +95,18 @@ class GradientMatching(Method):
         synthetic = task.ipc * task.real.classes
         return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
 
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+        """T and ς_θ by the paper's table, η_S by the network."""
+        outer_steps, epochs = self._loops(ipc)
+        given = {"outer_steps": outer_steps, "network_epochs": epochs}
+        return asdict(self) | given | {"image_learning_rate": self._image_learning_rate(network)}
+
+    def plan(self, task: Task) -> str:
+        """K, T, ς_θ and η_S."""
+        outer_steps, epochs = self._loops(task.ipc)
+        rate = self._image_learning_rate(task.network)
+        return f"K = {self.iterations}, T = {outer_steps}, ς_θ = {epochs}, η_S = {rate:g}"
+
     def init(self, task: Task) -> State:
         """S before the first iteration, and its momentum."""
         labels = balanced_labels(task)
@@ -133,7 +145,8 @@ class GradientMatching(Method):
             distances += distances_t
             if t < outer_steps - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
-                train(network, state.images, state.labels, inner, order, task.machine, optimizer=optimizer)
+                train(network, state.images, state.labels, inner, order, task.machine, optimizer=optimizer,
+                      observe=lambda batch, _: task.progress.advance(len(batch)))  # fmt: skip
         # Read at the end only: a GPU goes on while nothing asks for its numbers.
         return state, {"distance": sum(map(float, distances)) / outer_steps}
 
@@ -141,7 +154,7 @@ class GradientMatching(Method):
         self, task: Task, state: State, network: nn.Module, k: int, t: int
     ) -> tuple[State, list[torch.Tensor]]:
         """S_c ← opt_S( D(∇θ L_c^S(θ_t), ∇θ L_c^T(θ_t)) ) for every class c; and each D before its update."""
-        machine, learning_rate = task.machine, self._image_learning_rate(task)
+        machine, learning_rate = task.machine, self._image_learning_rate(task.network)
         images, momentum = state.images.clone(), state.extra["momentum"].clone()
         labels = state.labels.to(machine.device)
         forward = machine.forward(network, machine.micro_batch)
@@ -160,6 +173,7 @@ class GradientMatching(Method):
                 images[mine] -= learning_rate * momentum[mine]
                 if step == 0:
                     distances.append(value)
+            task.progress.advance(len(real))
         return State(images, state.labels, {"momentum": momentum}), distances
 
     def _mixed_batches(self, task: Task, k: int, t: int) -> Iterator[torch.Tensor]:
@@ -173,7 +187,7 @@ class GradientMatching(Method):
         outer_steps, epochs = loops_for(ipc)
         return self.outer_steps or outer_steps, self.network_epochs or epochs
 
-    def _image_learning_rate(self, task: Task) -> float:
+    def _image_learning_rate(self, network: Network | None) -> float:
         if self.image_learning_rate is not None:
             return self.image_learning_rate
-        return 0.01 if isinstance(task.network, MLP) else 0.1
+        return 0.01 if isinstance(network, MLP) else 0.1
