@@ -81,7 +81,7 @@ def continual_with(method_class: type[Method]) -> Callable[..., None]:
             if not json:
                 raise UsageError("--plot draws beside the file of --json FILE, which was not given")
         for file in [json, json.with_suffix(".png")][: 1 + plot] if json else []:
-            require_new_file(file, overwrite=overwrite or resume)
+            require_new_file(file, overwrite=overwrite or resume, flag="--json")
         if trials < 1:
             raise UsageError(f"--trials must be at least 1; found {trials}")
         how = Continual(memory, settings, distillation, temperature, updates, fine_tuning_epochs)
