@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from datacondense.augmentation import Augmentation, augment
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
+from datacondense.settings import restored
 from datacondense.stopping import check_stop
 
 #: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
@@ -40,7 +41,7 @@ class Recipe:
     decay_factor: float = 0.1
     batch_size: int = 256
     augmentation: Augmentation = "none"
-    step_sizes: tuple[float, ...] = ()
+    step_sizes: tuple[float, ...] = field(default=(), metadata={"earlier": ()})
     """Learning rates learned with the images, one per batch and in turn (after the last the first again),
     instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
@@ -81,10 +82,12 @@ class Recipe:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Recipe:
-        """The recipe that `asdict` turned into `record`. Records older than `step_sizes` lack them."""
-        record = {"step_sizes": ()} | record
-        settings = {f.name: record[f.name] for f in fields(cls)}
-        return cls(**settings | {"step_sizes": tuple(settings["step_sizes"])})
+        """The recipe that `asdict` turned into `record`.
+
+        Raises:
+            ValueError: a setting is missing, of the wrong type or out of its range.
+        """
+        return restored(cls, record)
 
 
 def train(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from datacondense.data.images import ImageDataset
+from datacondense.files import MARKER
 from datacondense.training import Recipe
 
 _CARD = """\
@@ -23,6 +24,8 @@ configs:
   - split: train
     path: data/train.parquet
 ---
+
+{marker}
 
 # {name}, condensed to {ipc} per class
 
@@ -65,6 +68,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
     ipc = record["ipc"]
     return _CARD.format(
+        marker=MARKER,
         size="n<1K" if len(data) < 1000 else "1K<n<10K" if len(data) < 10_000 else "10K<n<100K",
         name=data.name,
         ipc=f"{ipc} image{'s' if ipc > 1 else ''}",

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from datacondense.data.images import ImageDataset
+from datacondense.files import SOFTWARE
 
 #: Images are magnified by a whole number to about this many pixels on the longer side.
 CELL = 64
@@ -29,9 +30,10 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as the content of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    """The picture as the content of a PNG file, which says that it is ours."""
+    buffer, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    text.add_text("Software", SOFTWARE)
+    image.save(buffer, format="PNG", pnginfo=text)
     return buffer.getvalue()
 
 
