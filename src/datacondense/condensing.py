@@ -7,10 +7,11 @@ import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import msgspec
 import torch
+from msgspec import Meta
 
 from datacondense.condensed import RESULT, CondensedDataset
 from datacondense.data import DataSplits, ImageDataset, load_dataset
@@ -21,7 +22,8 @@ from datacondense.methods import Method, State, Task, as_method
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
-from datacondense.provenance import provenance, versions
+from datacondense.provenance import Provenance, provenance, versions
+from datacondense.reading import Amount, Damaged, read_json
 from datacondense.record import SCHEMA, Record
 from datacondense.report.opening import opening
 from datacondense.run_folder import Reached, RunFolder
@@ -156,16 +158,27 @@ def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) ->
     return real
 
 
-def run_result(folder: Path) -> dict[str, Any] | None:
-    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself."""
-    path = folder / RESULT
-    if not path.exists():
-        return None
+class RunResult(Provenance):
+    """What a run cost, and where it was."""
+
+    iterations: Annotated[int, Meta(ge=0)]
+    seconds: Amount
+    peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
+    """Bytes."""
+
+
+def run_result(folder: Path) -> RunResult | None:
+    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself.
+
+    Raises:
+        Damaged: the file holds something else.
+    """
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatacondenseError(f"{path} cannot be read ({error}); remove it to go on without it") from None
-    return result
+        return read_json(folder / RESULT, RunResult)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        raise error.advising("move it away to continue without it") from None
 
 
 def _record(task: Task, method: Method) -> dict[str, Any]:

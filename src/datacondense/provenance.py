@@ -10,7 +10,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -27,10 +27,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def provenance(machine: Machine) -> dict[str, Any]:
-    """What a recorded result must name besides its settings and seconds. Call it when the work starts: the
-    source tree may have moved on when it ends.
-    """
+class Provenance(TypedDict):
+    """What a recorded result must name besides its settings and seconds."""
+
+    command: str
+    commit: str | None
+    date: str
+    hardware: str
+    precision: str
+    versions: dict[str, str]
+
+
+def provenance(machine: Machine) -> Provenance:
+    """Of a run on `machine`. Call it when the work starts: the source tree may have moved on when it ends."""
     return {
         "command": _command(),
         "commit": _commit(),

@@ -95,6 +95,11 @@ def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[
         raise Damaged(path, f"{type(error).__name__}: {error}") from None
 
 
+def kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor: equal where one set of tensors can take the place of another."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file.
 

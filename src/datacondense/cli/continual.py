@@ -104,7 +104,7 @@ def run(
         if not json:
             raise UsageError("--plot draws next to the file of --json FILE, which was not given")
     for file in [json, json.with_suffix(".png")][: 1 + plot] if json else []:
-        require_new_file(file, overwrite=overwrite or resume)
+        require_new_file(file, overwrite=overwrite or resume, flag="--json")
     COUNT.require("--trials", trials)
     COUNT.require("--train-limit", train_limit)
     how = Continual(memory, settings, distillation, temperature, updates, fine_tuning_epochs)

@@ -15,6 +15,7 @@ from datacondense.errors import COUNT, Range
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
 from datacondense.experiments.search.stages import Search, require_proxies
+from datacondense.files import require_new_file
 from datacondense.report.plots import can_plot
 
 
@@ -69,6 +70,8 @@ def run(
     sharing.check()
     if not can_plot():
         print(f"note: {NO_PLOT}", file=sys.stderr)
+    elif output.json:
+        require_new_file(output.json.with_suffix(".png"), overwrite=output.overwrite, flag="--json")
     suggest = read_space(space) if space else PAPER_SPACE
     names = [proxy.strip() for proxy in proxies.split(",")]
     require_proxies(names)

@@ -46,7 +46,7 @@ from datacondense.experiments.search.study import (
     open_storage,
     without_password,
 )
-from datacondense.files import require_writable_folder, write_json
+from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.machine import Machine
 from datacondense.networks import build_network
 from datacondense.provenance import provenance
@@ -145,7 +145,8 @@ def search(
 
     Raises:
         UsageError: an unknown proxy; an artifact of other images; a space without networks; a study of
-            another space or other settings; a storage URL that cannot be right; `out` cannot be written.
+            another space or other settings; a storage URL that cannot be right; `out` cannot be written, or
+            has a `search.json` or `search.png` of somebody else.
         DatacondenseError: the storage cannot be reached.
     """
     settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out)
@@ -158,6 +159,8 @@ def search(
     order = spread([point for point in points if point.network is not None], seed)
     if len(order) < 2:
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
+    for file in (out / RESULT, out / PLOT):
+        require_ours(file)
     require_writable_folder(out, 10_000_000)
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
     circumstances, started = provenance(machine), time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from datacondense.condensed import TENSORS, CondensedDataset
-from datacondense.condensing import condense, run_result
+from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import ImageDataset
 from datacondense.errors import COUNT, UsageError, unknown_name
 from datacondense.experiments.claims import claimed
@@ -80,7 +80,7 @@ class Stage:
     """What has to be stored: different images."""
     identity: dict[str, Any]
     """What two processes must agree on to share the stage's study."""
-    cost: dict[str, Any] | None = None
+    cost: RunResult | None = None
     """What making the set took, of an artifact."""
 
     @property
