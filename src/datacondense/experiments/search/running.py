@@ -139,6 +139,7 @@ def search(
 
     Returns:
         What is in `search.json`: ranking, cost and rank correlations of each proxy, excluded networks.
+        Seconds are sums over networks, in whatever process and invocation each was trained.
 
     Raises:
         UsageError: an unknown proxy; an artifact of other images; a space without networks; a study of
@@ -157,7 +158,7 @@ def search(
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
     require_writable_folder(out, 10_000_000)
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
-    circumstances, started = provenance(machine), time.perf_counter()
+    circumstances = provenance(machine)
     circumstances["command"] = circumstances["command"].replace(url, without_password(url))
     with errors_of_storage(url):
         opened = open_storage(url)  # before the selections, which may take long
@@ -203,7 +204,7 @@ def search(
             for stage, row, ranking in zip(stages[:-1], rows, rankings, strict=False)
         },
         "whole": rows[-1] | {"found": asdict(whole[0]) if whole else None},
-        "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
+        "run": {"seed": seed, **circumstances, "seconds": round(sum(row["seconds"] for row in rows), 1)},
     }
     write_json(out / RESULT, result)
     plot(result, out / PLOT)
