@@ -33,11 +33,9 @@ def rows(n: int = 6, mode: str = "L", first: int = 0) -> dict[str, list]:
 def table(columns: dict[str, list], label: str = "label"):
     import datasets
 
-    kinds = {"image": datasets.Image(), label: datasets.ClassLabel(names=list(NAMES))}
-    features = {
-        name: kinds.get(name, datasets.Value("int64" if isinstance(values[0], int) else "string"))
-        for name, values in columns.items()
-    }
+    kinds = {Image.Image: datasets.Image(), int: datasets.Value("int64"), str: datasets.Value("string")}
+    features = {name: kinds[type(values[0])] for name, values in columns.items()}
+    features |= {label: datasets.ClassLabel(names=list(NAMES))} if label in columns else {}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 

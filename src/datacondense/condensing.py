@@ -25,7 +25,7 @@ from datacondense.machine import Machine
 from datacondense.methods import Method, State, Task
 from datacondense.networks import ConvNet, Network, describe_network
 from datacondense.provenance import provenance, versions
-from datacondense.stopping import sigterm_interrupts
+from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -47,6 +47,7 @@ class _Progress:
     seconds: float
 
 
+@stoppable()
 def condense(
     real: ImageDataset,
     ipc: int,
@@ -110,9 +111,10 @@ def condense(
     started -= progress.seconds
     bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
                unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
-    with bar, sigterm_interrupts():
+    with bar:
         try:
             for k in range(progress.done, method.steps):
+                check_stop()
                 state, metrics = method.step(task, progress.state, k)
                 _check_finite(state, metrics, k)
                 row = {"iteration": k, **metrics}

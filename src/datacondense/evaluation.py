@@ -131,8 +131,8 @@ def evaluate_recorded(
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
             "recipe": asdict(recipe),
             "seed": seed,
-            "trials": trials,
-        }
+        },
+        trials,
     )
     if done.accuracies:
         tqdm.write(f"{len(done.accuracies)} of {trials} networks are done; going on", file=sys.stderr)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import safetensors
@@ -19,6 +19,10 @@ from datacondense.errors import DatacondenseError
 
 T = TypeVar("T")
 
+#: For descriptions: an accuracy; a count or a number of seconds, bytes, ….
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+
 #: What the name of our entry in a safetensors file begins with: it proves whose file it is.
 ENTRY = "datacondense."
 #: An entry is JSON that begins with this and the SHA-256 of the file, computed while these digits are zero.
@@ -26,14 +30,18 @@ _HASH, _NO_HASH = '{"sha256": "', "0" * 64
 
 
 class Damaged(DatacondenseError):
-    """What a file holds does not fit its description. What to do about it is said by whoever reads it."""
+    """What a file holds does not fit its description."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
+    def __init__(self, path: Path, reason: str, advice: str = "") -> None:
+        super().__init__(path, reason, advice)
+        self.path, self.reason, self.advice = path, reason, advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})"
+        return f"{self.path} is damaged ({self.reason})" + (f"; {self.advice}" if self.advice else "")
+
+    def advising(self, advice: str) -> Damaged:
+        """The same, with what to do about it, which whoever reads the file knows."""
+        return Damaged(self.path, self.reason, advice)
 
 
 def read_json(path: Path, kind: type[T] | GenericAlias) -> T:
@@ -85,6 +93,11 @@ def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[
         return described, safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise Damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor: equal where one set of tensors can take the place of another."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def read_bytes(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from datacondense.augmentation import Augmentation, augment
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
+from datacondense.stopping import check_stop
 
 #: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
 Prepare = Callable[[Tensor], Tensor]
@@ -118,6 +119,7 @@ def train(
     for epoch in range(recipe.epochs) if epochs is None else epochs:
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
+            check_stop()
             for group in optimizer.param_groups:
                 group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
             part = _prepared(images[batch], prepare, machine)
@@ -144,7 +146,10 @@ def predict(
     network.eval()
     batch_size = machine.micro_batch or batch_size
     forward = machine.forward(network, batch_size)
-    outputs = [forward(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
+    outputs = []
+    for part in images.split(batch_size):
+        check_stop()
+        outputs.append(forward(_prepared(part, prepare, machine)).float())
     network.train(mode)
     return torch.cat(outputs).cpu()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.stopping import check_stop
 
 #: Suffixes of image files, lower case.
 SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
@@ -56,6 +57,11 @@ def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | 
     return sides
 
 
+def shown_size(size: tuple[int, int] | None) -> str | None:
+    """(height, width) as `parse_size` reads it: 32x48."""
+    return f"{size[0]}x{size[1]}" if size else None
+
+
 def decode_all(
     pictures: Iterable[Picture], name: Callable[[int], str], size: tuple[int, int] | None
 ) -> Decoded:
@@ -74,6 +80,7 @@ def decode_all(
         warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, picture in enumerate(pictures):
+            check_stop()
             try:
                 array, format = _decode(picture, size)
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

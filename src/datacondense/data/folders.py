@@ -14,14 +14,12 @@ _LAYOUTS = "expected train.parquet (and test.parquet), train/CLASS/*.png (and te
 
 
 def read_path(path: Path, how: Reading) -> Found:
-    """What lies at `path`: a folder, or one parquet file.
+    """What lies at `path`, which exists: a folder, or one parquet file.
 
     Raises:
-        UsageError: no such path, or a file of another kind.
+        UsageError: a file of another kind.
         DatacondenseError: no images there, files that cannot be read, images of different sizes.
     """
-    if not path.exists():
-        raise UsageError(f"{path}: no such folder; give a folder of parquet files or of images by class")
     try:
         if path.is_file():
             if path.suffix != ".parquet":

@@ -74,7 +74,7 @@ def read_hub(dataset: HubDataset, how: Reading) -> Found:
             "(OWNER/NAME, OWNER/NAME:CONFIG, or a folder that exists) and the internet connection, or set "
             "DATACONDENSE_DATA to a directory that holds the dataset as a folder"
         ) from error
-    return read_hugging_face(found, dataset.id, how)
+    return read_hugging_face(found, dataset.id, how)._replace(revision=dataset.revision)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from datacondense.data.source import Source
 from datacondense.errors import DatacondenseError, UsageError
 
 #: (channels, height, width) of one image.
@@ -40,6 +41,8 @@ class ImageDataset:
     """What the data is called; the paper's recipe depends on it (MNIST is augmented)."""
     jpeg: bool = False
     """Some of the images were JPEG files, which lose detail: said beside results."""
+    source: Source | None = None
+    """Where the images were read from; None for data that came from memory. A subset keeps it."""
 
     @classmethod
     def create(
@@ -137,6 +140,7 @@ class ImageDataset:
             "image_shape": list(self.image_shape),
             "jpeg": self.jpeg,
             "fingerprint": self.fingerprint,
+            "source": asdict(self.source) if self.source else None,
         }
 
     @cached_property

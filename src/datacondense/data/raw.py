@@ -50,6 +50,8 @@ class Found(NamedTuple):
     train: RawSplit
     test: RawSplit | None = None
     notes: tuple[str, ...] = ()
+    revision: str | None = None
+    """The commit, of a dataset on the Hub."""
 
 
 def choose_splits(names: Sequence[str], where: str) -> tuple[str, str | None, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datacondense.errors import UsageError
-from datacondense.files import write_atomically
+from datacondense.files import SOFTWARE, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,5 +44,6 @@ def save(figure: Figure, path: Path) -> None:
         DatacondenseError: the file cannot be written.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=110)
+    kind = path.suffix[1:]
+    figure.savefig(drawn, format=kind, dpi=110, metadata={"Software": SOFTWARE} if kind == "png" else None)
     write_atomically(path, drawn.getvalue())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from datacondense.experiments.continual.page import continual_section, draw_chains
-from datacondense.experiments.pages import update
+from datacondense.experiments.continual.page import chain_plots, continual_section
+from datacondense.experiments.pages import has_marks, update
 from datacondense.experiments.paper.curves import draw_curves, measured_lines
 from datacondense.experiments.paper.measured import Measured, Run, candidates, read_runs
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import BASELINES, SCALES, TABLES, Entry, Table
-from datacondense.experiments.search.page import draw_searches, search_section
-from datacondense.files import write_atomically
+from datacondense.experiments.search.page import search_plots, search_section
+from datacondense.files import MARKER, require_ours, write_atomically
 from datacondense.report.plots import can_plot
 
 #: Pages beside the book → what is generated in them.
@@ -21,7 +23,9 @@ PAGES = {"continual.md": continual_section, "search.md": search_section}
 #: The plot beside the book.
 CURVES = "accuracy-by-ipc.png"
 
-_HEAD = """# Results
+_HEAD = f"""# Results
+
+{MARKER}
 
 Test accuracy in percent, *measured here / reported in the paper*: mean ± standard deviation of n networks
 (the paper: 100, 20 on each of 5 sets), a dash where there is no number. Generated from `results/` by
@@ -46,32 +50,37 @@ Found = dict[Entry, Measured | None]
 
 
 def write_book(folders: Folders, path: Path) -> None:
-    """Write `book` to `path`, whose folder is made where it is missing, and its plot beside it; bring the
-    pages of `PAGES` that are there up to date, too.
+    """Write `book` to `path`, whose folder is made where it is missing, and plots beside it; bring the pages
+    of `PAGES` that are there and have marks up to date, too.
 
     Without matplotlib the plots are left as they are, with one line that says so.
 
     Raises:
-        DatacondenseError: `path` cannot be written; a page lacks its marks; a result is not one.
+        UsageError: a file is there that is not provably ours.
+        DatacondenseError: `path` cannot be written; a result is not one.
     """
+    results = folders.results
+    plots = chain_plots(results) | search_plots(results)
+    if lines := measured_lines(read_runs(results)):
+        plots[CURVES] = partial(draw_curves, lines)
+    for file in (path, *map(path.with_name, plots)):
+        require_ours(file, "--report")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, book(folders).encode())
     for name, section in PAGES.items():
-        if (page := path.with_name(name)).exists():
-            update(page, section(folders.results))
+        if has_marks(page := path.with_name(name)):
+            update(page, section(results))
     if not can_plot():
         print("plots are not drawn: pip install 'datacondense[plots]'", file=sys.stderr)
         return
-    if lines := measured_lines(read_runs(folders.results)):
-        draw_curves(lines, path.with_name(CURVES))
-    draw_chains(folders.results, path.parent)
-    draw_searches(folders.results, path.parent)
+    for name, draw in plots.items():
+        draw(path.with_name(name))
 
 
-def book(folders: Folders) -> str:
-    """All tables as Markdown."""
+def book(folders: Folders, tables: Iterable[Table] = TABLES.values()) -> str:
+    """The tables, all by default, as Markdown."""
     runs = read_runs(folders.results)
-    found = {table: _measured(table, runs) for table in TABLES.values()}
+    found = {table: _measured(table, runs) for table in tables}
     scales = "".join(f"- `{scale.name}`: {scale.description}.\n" for scale in SCALES.values())
     sections = [_section(table, places, runs) for table, places in found.items() if _compares(table, places)]
     missing = [f"`{table.name}`" for table, places in found.items() if not _compares(table, places)]

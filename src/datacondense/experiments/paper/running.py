@@ -6,7 +6,6 @@ import io
 import json
 import multiprocessing.connection
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
-from datacondense.stopping import sigterm_interrupts
+from datacondense.stopping import check_stop, pause, stop_processes, stoppable
 from datacondense.trials import KeptTrials
 
 #: Seconds before looking again whether what others work on is done.
@@ -57,6 +56,7 @@ class Folders:
         return (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists()
 
 
+@stoppable()
 def run_table(
     table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, *, workers: int = 1
 ) -> None:
@@ -115,13 +115,11 @@ def _run_in_processes(
         for child in children:
             child.start()
         while working := [child.sentinel for child in children if child.is_alive()]:
-            multiprocessing.connection.wait(working, timeout=POLL)
+            multiprocessing.connection.wait(working, timeout=0.5)
+            check_stop()
             progress.look()
     finally:
-        for child in children:
-            if child.is_alive():
-                child.join(30)  # Ctrl-C has reached it, too: it saves its work
-                child.terminate()
+        stop_processes(children)
     if failed := sum(child.exitcode != 0 for child in children):
         raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
 
@@ -130,7 +128,7 @@ def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Mach
     torch.set_num_threads(threads)
     sys.stderr = _Lines()
     try:
-        with sigterm_interrupts(), warnings_in_one_line():
+        with stoppable(), warnings_in_one_line():
             _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
@@ -167,7 +165,7 @@ class _Worker:
                     tqdm.write(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
                 progress.look()
             if not worked:
-                time.sleep(POLL)
+                pause(POLL)
         with suppress(OSError):
             (self.folders.results / ".claims").rmdir()
         if failed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.reported import SEARCH
+from datacondense.experiments.search.record import read_searches
 from datacondense.experiments.search.result import number, plot, whole_list_correlation
 
 
@@ -21,18 +23,16 @@ def search_section(results: Path) -> str:
         "| proxy | best network % | correlation, top 10 | minutes | images stored |\n|---|---|---|---|---|\n"
         + "".join(rows)
     )
-    files = sorted((results / "search").glob("*.json"))
-    measured = [_measured(path.stem, json.loads(path.read_text())) for path in files]
+    measured = [_measured(name, result) for name, result in read_searches(results).items()]
     return text + ("".join(measured) or "\nNothing has been measured here yet.\n")
 
 
-def draw_searches(results: Path, folder: Path) -> None:
-    """A plot of each search, `search-NAME.png` in `folder`."""
-    for path in (results / "search").glob("*.json"):
-        plot(json.loads(path.read_text()), folder / f"search-{path.stem}.png")
+def search_plots(results: Path) -> dict[str, Callable[[Path], object]]:
+    """The plots of the searches: names of files → what draws each to a path."""
+    return {f"search-{name}.png": partial(plot, result) for name, result in read_searches(results).items()}
 
 
-def _measured(name: str, result: dict[str, Any]) -> str:
+def _measured(name: str, result: Mapping[str, Any]) -> str:
     settings, images, whole, run = (result[key] for key in ("settings", "images", "whole", "run"))
     first = next(iter(result["proxies"].values()))
     data = result["data"]["name"] + " (JPEG)" * result["data"]["jpeg"]
@@ -63,7 +63,7 @@ def _measured(name: str, result: dict[str, Any]) -> str:
     return text + f"\n![accuracy on proxies against the whole set](search-{name}.png)\n"
 
 
-def _artifacts(result: dict[str, Any]) -> str:
+def _artifacts(result: Mapping[str, Any]) -> str:
     """Which proxies were made before the validation part was set aside."""
     names = [proxy for proxy, row in result["proxies"].items() if row["made by"]]
     made = (

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -39,17 +38,19 @@ from datacondense.experiments.search.stages import (
     stages_of,
 )
 from datacondense.experiments.search.study import (
+    POLL,
     SharedStudy,
     Storage,
     errors_of_storage,
     open_storage,
     without_password,
 )
-from datacondense.files import require_writable_folder, write_json
+from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.machine import Machine
 from datacondense.networks import build_network
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
+from datacondense.stopping import pause, stop_processes, stoppable
 from datacondense.training import accuracy, train
 
 RESULT = "search.json"
@@ -107,6 +108,7 @@ class _Job:
         return found[0], found[1] if len(found) > 1 else None
 
 
+@stoppable()
 def search(
     data: DataSplits,
     proxies: Sequence[str | Path] = ("random", "herding", EARLY),
@@ -143,7 +145,8 @@ def search(
 
     Raises:
         UsageError: an unknown proxy; an artifact of other images; a space without networks; a study of
-            another space or other settings; a storage URL that cannot be right; `out` cannot be written.
+            another space or other settings; a storage URL that cannot be right; `out` cannot be written, or
+            has a `search.json` or `search.png` of somebody else.
         DatacondenseError: the storage cannot be reached.
     """
     settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out)
@@ -156,6 +159,8 @@ def search(
     order = spread([point for point in points if point.network is not None], seed)
     if len(order) < 2:
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
+    for file in (out / RESULT, out / PLOT):
+        require_ours(file)
     require_writable_folder(out, 10_000_000)
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
     circumstances = provenance(machine)
@@ -246,24 +251,22 @@ def _helpers(job: _Job, count: int) -> Iterator[None]:
         for helper in helpers:
             helper.start()
         yield
-        for helper in helpers:
-            helper.join()
+        while any(helper.is_alive() for helper in helpers):
+            pause(POLL)
     finally:
         torch.set_num_threads(threads)
-        for helper in helpers:
-            if helper.pid is not None and helper.is_alive():
-                helper.terminate()
+        stop_processes(helpers)
 
 
 def _help(job: _Job, threads: int) -> None:
     """What a helper process does: the work of all stages, as their plans come."""
     torch.set_num_threads(threads)
-    with suppress(KeyboardInterrupt), errors_of_storage(job.storage):
+    with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:
                 if _orphaned():
                     return
-                time.sleep(0.5)
+                pause(POLL)
             job.work(position, study)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
@@ -21,6 +20,7 @@ from datacondense.methods import METHODS
 from datacondense.methods.base import Selection
 from datacondense.networks import ConvNet
 from datacondense.randomness import stream
+from datacondense.stopping import pause
 from datacondense.training import Recipe
 
 EARLY = "early-stopping"
@@ -188,7 +188,7 @@ def _selected(
                 how = METHODS[method]()
                 return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
                                 resume=True).data  # fmt: skip
-        time.sleep(0.5)
+        pause(0.5)
 
 
 def _whole(training: ImageDataset, recipe: Recipe, updates: int, seed: int) -> tuple[ImageDataset, Recipe]:

@@ -23,6 +23,7 @@ from datacondense.errors import DatacondenseError, UsageError
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
 from datacondense.randomness import stream
+from datacondense.stopping import pause
 
 try:
     import optuna
@@ -110,7 +111,7 @@ def open_storage(url: str) -> Storage:
         except (SQLAlchemyError, StorageInternalError):  # another process may be making the tables just now
             if attempt == 2:
                 raise
-            time.sleep(POLL)
+            pause(POLL)
     if sqlite:  # otherwise two processes can read that a trial waits, and both take it
         storage.engine.dispose()
         event.listen(storage.engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
@@ -187,7 +188,7 @@ class SharedStudy:
                 if any(trial.state == TrialState.WAITING for trial in left):
                     self._take(suggest, known, measure)
                 else:
-                    time.sleep(min(POLL, self._heartbeat))
+                    pause(min(POLL, self._heartbeat))
                 left = self._left()
                 bar.update(max(0, total - len(left) - bar.n))
 

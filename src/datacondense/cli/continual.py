@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
+from datacondense.cli.flags import MachineFlags, Seed
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import UsageError
 from datacondense.experiments.continual import (
@@ -20,7 +21,6 @@ from datacondense.experiments.continual import (
     to_common_shape,
 )
 from datacondense.files import require_new_file, write_json
-from datacondense.flags import MachineFlags, Seed
 from datacondense.methods import Method
 from datacondense.networks import parse_network
 from datacondense.provenance import provenance
@@ -81,7 +81,7 @@ def continual_with(method_class: type[Method]) -> Callable[..., None]:
             if not json:
                 raise UsageError("--plot draws beside the file of --json FILE, which was not given")
         for file in [json, json.with_suffix(".png")][: 1 + plot] if json else []:
-            require_new_file(file, overwrite=overwrite or resume)
+            require_new_file(file, overwrite=overwrite or resume, flag="--json")
         if trials < 1:
             raise UsageError(f"--trials must be at least 1; found {trials}")
         how = Continual(memory, settings, distillation, temperature, updates, fine_tuning_epochs)

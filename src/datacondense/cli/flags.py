@@ -91,7 +91,7 @@ class JsonFlags:
     def check(self) -> None:
         """Raise `UsageError`, before any work is done, where the file cannot be written."""
         if self.json:
-            require_new_file(self.json, overwrite=self.overwrite)
+            require_new_file(self.json, overwrite=self.overwrite, flag="--json")
 
     def write(self, results: dict[str, Any]) -> None:
         """Write the file, if one was asked for."""

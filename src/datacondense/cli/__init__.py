@@ -13,18 +13,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.benchmark import benchmark as measure
-from datacondense.comparison import NOTE, Row, table
-from datacondense.condensed import CondensedDataset
-from datacondense.condensing import condense as condense_dataset
-from datacondense.condensing import run_result
-from datacondense.data import ImageDataset, known_datasets
-from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
-from datacondense.evaluation import evaluate_recorded, require_same_shape
-from datacondense.experiments.continual.verb import continual_with
-from datacondense.experiments.paper.verb import paper
-from datacondense.experiments.search.verb import search
-from datacondense.files import require_new_file, write_atomically
-from datacondense.flags import (
+from datacondense.cli.continual import continual_with
+from datacondense.cli.flags import (
     Artifacts,
     Data,
     DataFlags,
@@ -34,11 +24,21 @@ from datacondense.flags import (
     TrainingFlags,
     method_named_in,
 )
+from datacondense.cli.paper import paper
+from datacondense.cli.search import search
+from datacondense.comparison import NOTE, Row, table
+from datacondense.condensed import CondensedDataset
+from datacondense.condensing import condense as condense_dataset
+from datacondense.condensing import run_result
+from datacondense.data import ImageDataset, known_datasets
+from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
+from datacondense.evaluation import evaluate_recorded, require_same_shape
+from datacondense.files import require_new_file, write_atomically
 from datacondense.methods import METHODS, Method
 from datacondense.networks import NETWORKS, parse_network
 from datacondense.provenance import versions
 from datacondense.report.picture import picture, png, side_by_side
-from datacondense.stopping import Terminated, sigterm_interrupts
+from datacondense.stopping import Terminated, stoppable
 from datacondense.training import Recipe
 from datacondense.trials import KeptTrials
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense {versions()['datacondense']}")
         return 0
     try:
-        with sigterm_interrupts(), warnings_in_one_line():
+        with stoppable(), warnings_in_one_line():
             tyro.extras.subcommand_cli_from_dict(
                 {
                     "condense": _condense_with(method_named_in(arguments)),

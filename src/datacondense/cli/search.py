@@ -9,10 +9,11 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
 from datacondense.experiments.search.stages import Search
-from datacondense.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed
+from datacondense.files import require_new_file
 from datacondense.report.plots import can_plot
 
 
@@ -56,6 +57,8 @@ def search(
     output.check()
     if not can_plot():
         print(f"note: {NO_PLOT}", file=sys.stderr)
+    elif output.json:
+        require_new_file(output.json.with_suffix(".png"), overwrite=output.overwrite, flag="--json")
     suggest = read_space(space) if space else PAPER_SPACE
     real = reading.load(data, seed)
     folder = out or Path("runs") / f"search-{real.train.name}".replace("/", "-")

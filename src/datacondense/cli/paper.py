@@ -7,19 +7,19 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.cli.flags import MachineFlags
 from datacondense.errors import UsageError, unknown_name
-from datacondense.experiments.paper.book import write_book
+from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.files import require_writable_folder
-from datacondense.flags import MachineFlags
+from datacondense.files import require_ours, require_writable_folder
 
 
 def paper(
     table: Annotated[
         Positional[str],
-        arg(metavar="TABLE", help=f"report, which only writes the tables, or: {', '.join(TABLES)}."),
+        arg(metavar="TABLE", help=f"report, which only shows all tables, or: {', '.join(TABLES)}."),
     ],
     /,
     rows: Annotated[str | None, arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.")] = None,
@@ -33,11 +33,16 @@ def paper(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
-    report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
+    report: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Write all tables there, with plots; on the screen by default."),
+    ] = None,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
     folders = Folders(results, runs)
+    if report:
+        require_ours(report, "--report")
     if table != "report":
         if table not in TABLES:
             raise unknown_name("table", table, [*TABLES, "report"])
@@ -58,8 +63,11 @@ def paper(
         require_writable_folder(results, 10_000_000, "--results")
         require_writable_folder(runs, 100_000_000, "--runs")
         run_table(table, entries, folders, machine, workers=workers)
-    write_book(folders, report)
-    print(report)
+    if report:
+        write_book(folders, report)
+        print(report)
+    else:
+        print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")
 
 
 def _duration(seconds: float) -> str:

@@ -6,20 +6,23 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from datacondense.data.arrays import read_memory
-from datacondense.data.decoding import different_sizes, parse_size
+from datacondense.data.decoding import different_sizes, parse_size, shown_size
 from datacondense.data.folders import read_path
 from datacondense.data.hub import KNOWN, HubDataset, read_hub
 from datacondense.data.images import ImageDataset
 from datacondense.data.raw import Found, RawSplit, Reading, number_labels
+from datacondense.data.source import Source
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.randomness import stream
+from datacondense.stopping import at_once
 
 _TEST_PART = 0.2
 _DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey, 1,438 / 359"
@@ -33,6 +36,11 @@ class DataSplits:
     test: ImageDataset
     notes: tuple[str, ...] = ()
     """What the user should know: how a test split came about."""
+
+    @property
+    def source(self) -> Source | None:
+        """Where the images were read from; None for data that came from memory."""
+        return self.train.source
 
 
 def load_dataset(
@@ -70,18 +78,31 @@ def load_dataset(
         DatacondenseError: data that cannot be used, with the culprit named: a file that is no image, images
             of different sizes, labels that are neither integers nor class names.
     """
-    how = Reading(image_column, label_column, size=parse_size(resize))
-    in_memory = not isinstance(data, str | Path)
-    if test is not None and not in_memory:
-        raise UsageError(f"test= goes with data in memory; {data} is expected to have its own test split")
+    size = parse_size(resize)
+    if isinstance(data, str | Path):
+        if test is not None:
+            raise UsageError(f"test= goes with data in memory; {data} is expected to have its own test split")
+        place = _find(data)
+        if place is None:
+            raise _not_found(str(data), is_path=isinstance(data, Path))
+        return _read(place, Source(place.data, None, image_column, label_column, shown_size(size), seed))
     if isinstance(data, DataSplits):
         return data
-    if isinstance(data, ImageDataset) and how.size is None:
-        return _from_image_dataset(data, test, how, seed)
-    name, found = (
-        _read_memory(data, test, how) if in_memory else _read_name(str(data), isinstance(data, Path), how)
-    )
-    return _finish(name, found, seed)
+    if isinstance(data, ImageDataset) and size is None:
+        return _from_image_dataset(data, test, seed)
+    how = Reading(image_column, label_column, size=size)
+    return _finish(*_read_memory(data, test, how), seed)
+
+
+def load_source(source: Source) -> DataSplits:
+    """`Source.load`."""
+    place = _find(source.data)
+    if place is None:
+        raise UsageError(
+            f"the images were read from {source.data}, which is no longer there; "
+            "say where they are now with --data (in Python: load_dataset)"
+        )
+    return _read(place, source)
 
 
 def known_datasets() -> dict[str, str]:
@@ -108,30 +129,64 @@ def _in_memory(data: object, where: str, how: Reading) -> Found:
     return Found(read_memory(data, where, how))
 
 
-def _read_name(name: str, is_path: bool, how: Reading) -> tuple[str, Found]:
-    """What the dataset is called, and its splits."""
-    path = Path(name).expanduser()
-    if is_path or name.startswith((".", "/", "~")):
-        return path.resolve().name, read_path(path, how)
+class _Place(NamedTuple):
+    """Where a dataset is."""
+
+    name: str
+    """What it is called."""
+    data: str
+    """What it is found by from any folder: `Source.data`."""
+    at: Path | HubDataset | None
+    """None: it is built in."""
+    usual_label: str | None = None
+    """`Reading.usual_label`."""
+
+
+def _find(data: str | Path) -> _Place | None:
+    """Where the dataset `data` is; None where nothing has this name."""
+    name, path = str(data), Path(data).expanduser()
+    folder = _Place(path.resolve().name, str(path.resolve()), path) if path.exists() else None
+    if isinstance(data, Path) or path.is_absolute() or name.startswith("."):
+        return folder
     if name == "digits":
-        return name, _digits(how)
+        return _Place(name, name, None)
     known = KNOWN.get(name)
-    if known:
-        how = replace(how, usual_label=known.label_column)
+    usual_label = known.label_column if known else None
     root = _data_root()
     if root and name in _local_names(root):
         place = root / name
-        return name, read_path(place if place.is_dir() else root / f"{name}.parquet", how)
+        return _Place(name, name, place if place.is_dir() else root / f"{name}.parquet", usual_label)
     if known:
-        return name, read_hub(known, how)
-    if path.exists():
-        return path.resolve().name, read_path(path, how)
+        return _Place(name, name, known, usual_label)
+    if folder:
+        return folder
     if hub_id := re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", name):
         known_as = next((key for key, entry in KNOWN.items() if entry.id == hub_id[1]), name)
-        return known_as, read_hub(HubDataset(hub_id[1], config=hub_id[2]), how)
-    if "/" in name or os.sep in name:
-        return path.name, read_path(path, how)
-    raise unknown_name("dataset", name, known_datasets())
+        return _Place(known_as, name, HubDataset(hub_id[1], config=hub_id[2]))
+    return None
+
+
+def _not_found(name: str, *, is_path: bool) -> UsageError:
+    if is_path or name.startswith((".", "~")) or "/" in name or os.sep in name:
+        return UsageError(f"{name}: no such folder; give a folder of parquet files or of images by class")
+    return unknown_name("dataset", name, known_datasets())
+
+
+@at_once()  # most of it is other libraries' work
+def _read(place: _Place, source: Source) -> DataSplits:
+    """The images at `place`, read as `source` says; what they have as their source can be read again."""
+    how = Reading(source.image_column, source.label_column, place.usual_label, parse_size(source.resize))
+    if place.at is None:
+        found = _digits(how)
+    elif isinstance(place.at, Path):
+        found = read_path(place.at, how)
+    else:
+        found = read_hub(replace(place.at, revision=source.revision or place.at.revision), how)
+    seed = source.split_seed or 0
+    splits = _finish(place.name, found, seed)
+    source = replace(source, revision=found.revision, split_seed=None if found.test else seed)
+    train, test = replace(splits.train, source=source), replace(splits.test, source=source)
+    return DataSplits(train, test, splits.notes)
 
 
 def _data_root() -> Path | None:
@@ -237,11 +292,12 @@ def _require_same_shape(train: RawSplit, test: RawSplit) -> None:
         )
 
 
-def _from_image_dataset(train: ImageDataset, test: object, how: Reading, seed: int) -> DataSplits:
+def _from_image_dataset(train: ImageDataset, test: object, seed: int) -> DataSplits:
     """`train` itself, not a copy."""
     train.require_trainable()
     if test is None:
         return _set_aside(train, (), seed)
+    how = Reading()
     whole = read_memory(train, "training data", how)
     found = _finish(train.name, Found(whole, read_memory(test, "test data", how)), seed)
     return replace(found, train=train, test=replace(found.test, mean=train.mean, std=train.std))
