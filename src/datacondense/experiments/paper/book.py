@@ -104,8 +104,8 @@ def _compares(table: Table, found: Found) -> bool:
 
 
 def _section(table: Table, found: Found, runs: list[Run]) -> str:
-    abouts = {_about(measured) for measured in found.values() if measured}
-    common = next(iter(abouts)) if len(abouts) == 1 else None
+    abouts = [_about(measured) for measured in found.values() if measured]
+    common = abouts[0] if len(abouts) > 1 and len(set(abouts)) == 1 else None
     grid = {(entry.row, entry.column): _place(entry, measured, common) for entry, measured in found.items()}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*grid, strict=True))
     lines = [[row, *(grid.get((row, column), "") for column in columns)] for row in rows]
@@ -170,4 +170,6 @@ def _about(measured: Measured) -> str:
 
 
 def _percent(measured: Measured) -> str:
-    return f"{100 * measured.score.mean:.1f} ± {100 * measured.score.std:.1f}"
+    score = measured.score
+    spread = f" ± {100 * score.std:.1f}" if len(score.accuracies) > 1 else ""
+    return f"{100 * score.mean:.1f}{spread}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,7 +16,7 @@ from datacondense.experiments.paper.tables import DATA, TABLES
 from datacondense.methods import METHODS, DatasetDistillation, GradientMatching, Method
 from datacondense.methods.features import TrainedSelection
 from datacondense.networks import describe_network
-from datacondense.reading import read_json
+from datacondense.reading import Fraction, read_json
 from datacondense.training import Recipe
 
 #: Shares of the full length below which a run counts as unconverged.
@@ -150,6 +150,9 @@ def _of_recipe(done: Recipe | None, full: Recipe | None) -> tuple[Length, ...] |
     return (Length("{} of {} epochs", done.epochs, full.epochs),) if same else None
 
 
+_Accuracies = Annotated[tuple[Fraction, ...], msgspec.Meta(min_length=1)]
+
+
 class _MethodRecord(msgspec.Struct):
     name: str
     settings: dict[str, Any]
@@ -184,7 +187,7 @@ class _Configuration(msgspec.Struct):
 
 
 class _Numbers(msgspec.Struct):
-    accuracies: tuple[float, ...]
+    accuracies: _Accuracies
 
 
 class _Data(msgspec.Struct):
@@ -213,7 +216,7 @@ class _CondensedRecord(msgspec.Struct):
 class _EvaluationRecord(msgspec.Struct):
     """What `evaluate` writes for each network."""
 
-    accuracies: tuple[float, ...]
+    accuracies: _Accuracies
     recipe: dict[str, Any] | None = None
     condensed: _CondensedRecord | None = None
 

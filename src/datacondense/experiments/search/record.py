@@ -35,8 +35,18 @@ class _Found(TypedDict):
     test: Fraction
 
 
-class _Stage(TypedDict):
+class _Recipe(TypedDict):
+    batch_size: int
+
+
+#: Of a name that a class cannot have.
+_Made = TypedDict("_Made", {"made by": dict[str, Any] | None})
+
+
+class _Stage(_Made):
     images: int
+    steps: int
+    recipe: _Recipe
     networks: int
     seconds: Amount
     found: _Found | None
@@ -45,15 +55,6 @@ class _Stage(TypedDict):
 
 class _Proxy(_Stage):
     correlation: _Parts
-
-
-class _Recipe(TypedDict):
-    batch_size: int
-
-
-class _Whole(_Stage):
-    steps: int
-    recipe: _Recipe
 
 
 class _Data(TypedDict):
@@ -90,7 +91,7 @@ class Recorded(TypedDict):
     images: _Images
     sample: list[str]
     proxies: Annotated[dict[str, _Proxy], Meta(min_length=1)]
-    whole: _Whole
+    whole: _Stage
     run: _Run
 
 
