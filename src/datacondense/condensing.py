@@ -83,6 +83,10 @@ def condense(
         raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
     real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
+    if ipc > (largest := max(map(len, real.indices_by_class))):
+        raise UsageError(
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; lower --ipc"
+        )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])

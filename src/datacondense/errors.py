@@ -58,6 +58,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}'; {hint}Known: {', '.join(known)}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or PyTorch on any device, could not get the memory that it asked for."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers that a setting may have. NaN and infinity are in none."""

@@ -11,7 +11,7 @@ import tyro
 
 import datacondense
 from datacondense.cli.help import plain_words, without_torch
-from datacondense.errors import DatacondenseError, unknown_name, warnings_in_one_line
+from datacondense.errors import DatacondenseError, is_out_of_memory, unknown_name, warnings_in_one_line
 from datacondense.stopping import Terminated, stoppable
 
 #: The verbs, each the `run` of a file here, with their lines in the help.
@@ -28,6 +28,9 @@ VERBS = {
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
+
+#: Of verbs that need no --resume.
+CONTINUING = "what was finished is kept; the same command continues"
 
 USAGE = """\
 usage: datacondense VERB ...
@@ -70,11 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as stop:
-        kept = "; ".join(["stopped", *getattr(stop, "__notes__", [])])
-        print(f"\ndatacondense: {kept}", file=sys.stderr)
+        kept = [CONTINUING] if verb in ("paper", "search") else getattr(stop, "__notes__", [])
+        print("\ndatacondense:", "; ".join(["stopped", *kept]), file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:  # of a name that the system refuses: too long, say
+        print(f"datacondense: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("datacondense: out of memory; smaller images (--resize), a smaller network or fewer images at "
+              "once (--ipc, batch sizes) need less", file=sys.stderr)  # fmt: skip
         return 1
     return 0
 
