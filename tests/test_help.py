@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -129,3 +130,10 @@ def test_a_mistyped_flag_gets_a_suggestion(words: str, capsys: pytest.CaptureFix
     error = capsys.readouterr().err
     assert "Perhaps you meant" in error
     assert "--iterations" in error or "--trials" in error
+
+
+def test_a_terminal_without_the_signs_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "datacondense", "list"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "8\\xd78 grey" in done.stdout
