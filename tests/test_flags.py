@@ -263,7 +263,8 @@ def test_sets_from_before_the_source_was_recorded_are_found_by_name(artifact: Pa
 VALUES = st.sampled_from(
     ["0", "-1", "1", "3", "1e30", "nan", "inf", "-inf", "10000000000000000000000", "x", "", " ", "None",
      "True", "x" * 300, "../here", "/proc", "/dev/null", "a:b", "a/b", "ä\x1b[31m", "--", "-", "digits",
-     "random", "mlp", "mlp(width=2)", "convnet(depth=9)", "os:system", "1x", "8x8", "1000000", "cpu", "float64", "="]
+     "random", "mlp", "mlp(width=2)", "convnet(depth=9)", "os:system", "1x", "8x8", "1000000", "cpu",
+     "float64", "="]
 )  # fmt: skip
 FLAGS = st.sampled_from(
     ["--ipc", "--method", "--network", "--seed", "--resize", "--image-column", "--label-column", "--device",
