@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_the_set_evaluated_is_the_set_given_normalised_by_its_own_statistics(
     assert torch.equal(labels, expected_labels)
     assert recipe == condensed.recipe
     assert training
+
+
+def test_test_images_are_normalised_by_the_training_images_not_by_their_own() -> None:
+    train, test = toy_dataset(), toy_dataset(90, seed=1)
+    other = replace(test, mean=(0.9,), std=(0.01,))
+    scores = [evaluate(train, one, NETWORK, trials=2, recipe=QUICK, machine=MACHINE) for one in (test, other)]
+    assert scores[0] == scores[1]
+    assert scores[0].mean > 0.9, "what a wrong mean would spoil"
 
 
 def test_dropout_in_a_users_network_draws_from_the_seed_too() -> None:

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, printable
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Damaged(DatacondenseError):
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})"
+        return printable(f"{self.path} is damaged ({self.reason})")
 
 
 def read_json(path: Path, kind: type[T] | GenericAlias) -> T:

@@ -20,7 +20,7 @@ from datacondense.data.images import ImageDataset
 from datacondense.data.raw import Found, RawSplit, Reading, number_labels
 from datacondense.data.source import Source
 from datacondense.data.tables import read_hugging_face
-from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.errors import DatacondenseError, UsageError, printable, unknown_name
 from datacondense.randomness import stream
 
 _TEST_PART = 0.2
@@ -184,7 +184,7 @@ def _read(place: _Place, source: Source) -> DataSplits:
     splits = _finish(place.name, found, seed)
     source = replace(source, revision=found.revision, split_seed=None if found.test else seed)
     train, test = replace(splits.train, source=source), replace(splits.test, source=source)
-    return DataSplits(train, test, splits.notes)
+    return DataSplits(train, test, tuple(map(printable, splits.notes)))
 
 
 def _data_root() -> Path | None:
