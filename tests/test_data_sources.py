@@ -43,6 +43,12 @@ def test_a_misspelt_name_gets_a_suggestion(name, meant, tmp_path, monkeypatch):
         load_dataset(name)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 5000, "./" + "x" * 5000, "~nobody/pets", "no\0name", "pets\n"])
+def test_names_that_nothing_has(name):
+    with pytest.raises(UsageError, match=r"unknown dataset|no such folder"):
+        load_dataset(name)
+
+
 def test_names_are_read_from_the_data_directory(tmp_path, monkeypatch):
     write(tmp_path / "mnist" / "train.parquet")
     write(tmp_path / "mnist" / "test.parquet", rows(4))
