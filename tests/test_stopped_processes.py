@@ -28,7 +28,7 @@ PROCESSES.set_forkserver_preload(
 )
 
 SMALL = ["--network", "convnet(width=8,depth=1)", "--precision", "float32", "--compile", "off"]
-SEARCH = ["search", "digits", "--proxies", "early-stopping", "--space", "space.toml", "--epochs", "100000",
+SEARCH = ["search", "digits", "--proxies", "random", "--space", "space.toml", "--epochs", "100000",
           "--heartbeat", "600", "--out", "out", "--precision", "float32"]  # fmt: skip
 PAPER = ["paper", "toy", "--results", "results", "--runs", "runs", "--precision", "float32"]
 #: Verb → the command, what is added when it is given again, and a file that shows that the work has begun.
