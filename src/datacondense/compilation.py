@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from datacondense.errors import DatacondenseWarning
+from datacondense.stopping import at_once
 
 #: Images n c h w → logits n k.
 Forward = Callable[[Tensor], Tensor]
@@ -66,9 +67,12 @@ class _Compiled:
             return self.plain(images, *inputs)
         graph = (images.shape, torch.is_grad_enabled(), self._module().training)
         try:
-            if graph not in self.checked and not self._agrees(self.attempt, images, *inputs):
-                return self._give_up("its results are not those of the plain network", images, *inputs)
-            self.checked.add(graph)
+            if graph not in self.checked:
+                with at_once():  # it compiles, for up to minutes
+                    agrees = self._agrees(self.attempt, images, *inputs)
+                if not agrees:
+                    return self._give_up("its results are not those of the plain network", images, *inputs)
+                self.checked.add(graph)
             return self.attempt(images, *inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

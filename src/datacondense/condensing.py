@@ -7,10 +7,11 @@ import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import msgspec
 import torch
+from msgspec import Meta
 
 from datacondense.condensed import RESULT, CondensedDataset
 from datacondense.data import DataSplits, ImageDataset, load_dataset
@@ -21,17 +22,19 @@ from datacondense.methods import Method, State, Task, as_method
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
-from datacondense.provenance import provenance, versions
+from datacondense.provenance import Provenance, provenance, versions
+from datacondense.reading import Amount, Damaged, read_json
 from datacondense.record import SCHEMA, Record
 from datacondense.report.opening import opening
 from datacondense.run_folder import Reached, RunFolder
-from datacondense.stopping import sigterm_interrupts
+from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
 
 
+@stoppable()
 def condense(
     real: ImageDataset | DataSplits | str | Path,
     ipc: int,
@@ -80,6 +83,10 @@ def condense(
         raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
     real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
+    if ipc > (largest := max(map(len, real.indices_by_class))):
+        raise UsageError(
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; lower --ipc"
+        )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
@@ -118,9 +125,10 @@ def _condensed(
         _require_finite(state, {}, 0)
         reached = Reached(0, state, (), 0.0)
     started -= reached.seconds
-    with task.progress.start(reached.done) as shown, sigterm_interrupts():
+    with task.progress.start(reached.done) as shown:
         try:
             for k in range(reached.done, method.steps):
+                check_stop()
                 state, metrics = _step(method, task, reached.state, k)
                 row = {"iteration": k, **metrics}
                 reached = Reached(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
@@ -154,16 +162,27 @@ def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) ->
     return real
 
 
-def run_result(folder: Path) -> dict[str, Any] | None:
-    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself."""
-    path = folder / RESULT
-    if not path.exists():
-        return None
+class RunResult(Provenance):
+    """What a run cost, and where it was."""
+
+    iterations: Annotated[int, Meta(ge=0)]
+    seconds: Amount
+    peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
+    """Bytes."""
+
+
+def run_result(folder: Path) -> RunResult | None:
+    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself.
+
+    Raises:
+        Damaged: the file holds something else.
+    """
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatacondenseError(f"{path} cannot be read ({error}); remove it to go on without it") from None
-    return result
+        return read_json(folder / RESULT, RunResult)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        raise error.advising("move it away to continue without it") from None
 
 
 def _record(task: Task, method: Method) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,8 @@ def evaluate_recorded(
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
             "recipe": asdict(recipe),
             "seed": seed,
-            "trials": trials,
-        }
+        },
+        trials,
     )
     if done.accuracies:
         tqdm.write(f"{len(done.accuracies)} of {trials} networks are done; going on", file=sys.stderr)
@@ -202,6 +202,13 @@ def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:
         raise UsageError(
             f"the training images are {_shape(training)}, the test images {_shape(test)}; they must agree"
         )
+
+
+def require_buildable(networks: Iterable[Network], data: ImageDataset) -> None:
+    """Raise `UsageError` where a network cannot be built for `data`: before the first of them is trained."""
+    for network in networks:
+        with global_stream(0, "a network on trial"):
+            build_network(network, data.image_shape, data.classes)
 
 
 def _shape(data: ImageDataset) -> str:

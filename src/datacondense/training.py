@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datacondense.augmentation import Augmentation, augment
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE, Range
 from datacondense.machine import Machine
 from datacondense.settings import restored
+from datacondense.stopping import check_stop
 
 #: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
 Prepare = Callable[[Tensor], Tensor]
@@ -45,12 +47,12 @@ class Recipe:
     instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(
-                f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}"
-            )
-        if not self.learning_rate > 0:
-            raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
+        COUNT.require_of(self, "epochs", "batch_size")
+        RATE.require_of(self, "learning_rate", "decay_factor")
+        FRACTION.require_of(self, "momentum", "decay_at")
+        Range(0, RATE.most).require_of(self, "weight_decay")
+        for size in self.step_sizes:
+            Range(0, sys.float_info.max).require("learned step sizes", size)
 
     @classmethod
     def of_paper(cls, known_as: str | None) -> Recipe:
@@ -125,6 +127,7 @@ def train(
     for epoch in range(recipe.epochs) if epochs is None else epochs:
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
+            check_stop()
             for group in optimizer.param_groups:
                 group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
             part = _prepared(images[batch], prepare, machine)
@@ -151,7 +154,10 @@ def predict(
     network.eval()
     batch_size = machine.micro_batch or batch_size
     forward = machine.forward(network, batch_size)
-    outputs = [forward(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
+    outputs = []
+    for part in images.split(batch_size):
+        check_stop()
+        outputs.append(forward(_prepared(part, prepare, machine)).float())
     network.train(mode)
     return torch.cat(outputs).cpu()
 

@@ -22,6 +22,7 @@ from datacondense.data.source import Source
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.randomness import stream
+from datacondense.stopping import at_once
 
 _TEST_PART = 0.2
 _DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey, 1,438 / 359"
@@ -177,6 +178,7 @@ def _not_found(name: str, *, is_path: bool) -> UsageError:
     return unknown_name("dataset", name, known_datasets())
 
 
+@at_once()  # most of it is other libraries' work
 def _read(place: _Place, source: Source) -> DataSplits:
     """The images at `place`, read as `source` says; what they have as their source can be read again."""
     how = Reading(source.image_column, source.label_column, place.usual_label, parse_size(source.resize))

@@ -11,6 +11,11 @@ START = "<!-- generated from results/ by `datacondense paper report`; do not edi
 END = "<!-- end of what is generated -->\n"
 
 
+def has_marks(page: Path) -> bool:
+    """Whether `page` is there and has a part that is generated."""
+    return page.is_file() and START in page.read_text(errors="replace")
+
+
 def with_generated(page: Path, generated: str) -> str:
     """The text of `page` with `generated` between its marks.
 

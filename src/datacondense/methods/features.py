@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from datacondense.errors import COUNT, RATE
 from datacondense.methods.base import Selection, Task
 from datacondense.methods.whole_set import WholeSetNetwork, whole_set_network
 from datacondense.networks import Network
@@ -28,13 +29,14 @@ class TrainedSelection(Selection):
     """
 
     feature_epochs: int | None = None
-    """Passes over the whole set to train the network; those of 5,000 updates when not given: 21 for MNIST, 26
+    """Passes over the whole set to train the network; unless given, those of 5,000 updates: 21 for MNIST, 26
     for CIFAR-10, at most 300."""
     feature_learning_rate: float = 0.01
     """Of that training, above 0; a tenth of it in the second half."""
 
     def __post_init__(self) -> None:
-        self.feature_recipe(1)  # checks the settings
+        COUNT.require_of(self, "feature_epochs")
+        RATE.require_of(self, "feature_learning_rate")
 
     def trained(self, task: Task) -> WholeSetNetwork:
         """The network for `task`, trained or found in the cache."""

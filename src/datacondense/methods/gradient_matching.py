@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.matching import Distance, by_forward_mode, network_gradient, pull_back
 from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
 from datacondense.networks import MLP, Network, batchnorm_layers, freeze_batchnorm
@@ -52,13 +52,13 @@ class GradientMatching(Method):
     iterations: int = 1000
     """K: networks drawn, one per iteration."""
     outer_steps: int | None = None
-    """T: how often S is matched per network; the paper's table by ipc when not given."""
+    """T: how often S is matched per network; the paper's, by ipc, unless given."""
     network_epochs: int | None = None
-    """ς_θ: epochs over S to train the network between two matchings; the paper's table when not given."""
+    """ς_θ: epochs over S to train the network between two matchings; the paper's, by ipc, unless given."""
     image_steps: int = 1
     """ς_S: updates of S per matching."""
     image_learning_rate: float | None = None
-    """η_S: of the synthetic images; 0.1, and 0.01 when the condensing network is an MLP, when not given."""
+    """η_S: of the synthetic images; unless given, 0.1, or 0.01 where the condensing network is an MLP."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_learning_rate: float = 0.01
@@ -78,11 +78,10 @@ class GradientMatching(Method):
     """D: between gradients; mse and cos are there to compare."""
 
     def __post_init__(self) -> None:
-        for setting in ("iterations", "outer_steps", "network_epochs", "image_steps", "real_batch",
-                        "network_batch", "batchnorm_batch"):  # fmt: skip
-            value = getattr(self, setting)
-            if value is not None and value < 1:
-                raise UsageError(f"{setting.replace('_', ' ')} must be at least 1; found {value}")
+        COUNT.require_of(self, "iterations", "outer_steps", "network_epochs", "image_steps", "real_batch",
+                         "network_batch", "batchnorm_batch")  # fmt: skip
+        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
+        FRACTION.require_of(self, "image_momentum", "network_momentum")
 
     @property
     def steps(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from datacondense.evaluation import Score
@@ -25,10 +27,11 @@ def continual_section(results: Path) -> str:
     return "\n".join(sections) or "None are recorded yet.\n"
 
 
-def draw_chains(results: Path, folder: Path) -> None:
-    """A plot of each chain, `continual-CHAIN.png` in `folder`."""
-    for chain, found in _chains(results).items():
-        plot_continual(found, folder / f"continual-{chain}.png")
+def chain_plots(results: Path) -> dict[str, Callable[[Path], object]]:
+    """The plots of the chains: names of files → what draws each to a path."""
+    return {
+        f"continual-{chain}.png": partial(plot_continual, found) for chain, found in _chains(results).items()
+    }
 
 
 def _chains(results: Path) -> dict[str, dict[str, ContinualResult]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import torch
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from datacondense.machine import Machine
 from datacondense.methods import Task
 from datacondense.networks import Network, build_network
 from datacondense.randomness import global_stream
+from datacondense.reading import Amount, read_json
 
 #: Images of the timed batch.
 _TIMED = 16
@@ -59,15 +60,29 @@ def estimate_time(cells: Sequence[Cell], folders: Folders, machine: Machine) -> 
     return Estimate(seconds, finished)
 
 
+class _Evaluation(msgspec.Struct):
+    seconds: Amount
+    hardware: str
+    precision: str
+
+
+class _Set(msgspec.Struct):
+    run: _Evaluation
+
+
+class _Result(msgspec.Struct):
+    sets: list[_Set]
+
+
 def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[float, int]:
     """What the evaluations of finished sets took of what is estimated for them, and how many they are."""
     here = (hardware(machine.device), machine.precision)
     taken = [
-        (run["seconds"], _evaluation(cell, machine))
+        (run.seconds, _evaluation(cell, machine))
         for cell in cells
         if (result := folders.result(cell))
-        for run in (one["run"] for one in json.loads(result.read_text())["sets"])
-        if (run["hardware"], run["precision"]) == here
+        for run in (one.run for one in read_json(result, _Result).sets)
+        if (run.hardware, run.precision) == here
     ]
     found, expected = map(sum, zip(*taken, strict=True)) if taken else (1.0, 1.0)
     return found / expected, len(taken)
