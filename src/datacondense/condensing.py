@@ -85,7 +85,7 @@ def condense(
     real.require_trainable()
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
-            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; lower --ipc"
+            f"{ipc:,} images per class were asked for, but the largest class has {largest:,}; lower --ipc"
         )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
@@ -114,11 +114,11 @@ def _condensed(
 ) -> CondensedDataset:
     """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
     machine = task.machine
-    task.progress.say(*opening(task, method))
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     reached = run.restored(task) if run and resume else None
+    task.progress.say(opening(task, method, reached.done if reached else 0))
     if reached is None:
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
