@@ -85,7 +85,8 @@ def condense(
     real.require_trainable()
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
-            f"{ipc:,} images per class were asked for, but the largest class has {largest:,}; lower --ipc"
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
+            "lower --ipc"
         )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
