@@ -228,7 +228,7 @@ def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dic
     """The method's step k, with its contract checked."""
     found = method.step(task, before, k)
     if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
-        raise _broken(method, f"step {k}", f"{found!r:.200}; expected a state and a dictionary of metrics")
+        raise _broken(method, f"step {k}", f"a {type(found).__name__}; expected a state and metrics")
     state, metrics = found
     _require_contract(method, task, state, before, f"step {k}")
     for name, value in metrics.items():
