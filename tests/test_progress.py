@@ -48,7 +48,7 @@ def test_the_first_lines_say_what_was_read_and_what_will_run(capsys: pytest.Capt
         "gradient-matching, 2 images per class, K = 2, T = 2, ς_θ = 3, η_S = 0.1; convnet(width=3,depth=1); "
         "cpu, 1 thread, float32, not compiled (as asked)"
     )
-    assert re.fullmatch(r"roughly \d+ \w+, until .*\d\d:\d\d; more when it has been measured", ahead)
+    assert re.fullmatch(r"roughly \d+ \w+, until .*\d\d:\d\d; a measured estimate follows", ahead)
 
 
 def test_what_takes_effect_is_told_not_what_is_left_open() -> None:
@@ -77,7 +77,7 @@ def test_the_time_ahead_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatc
     assert "roughly 8 h 20 min, until " in list(opening(task, method))[2]
     assert "roughly 5 min, until " in list(opening(task, method, done=990))[2]
     compiled = Task(toy_dataset(60), 1, NETWORK, 0, Machine(torch.device("cpu"), "float32", 8, True))
-    assert "less than about 8 h 20 min, for compiled it is faster" in list(opening(compiled, method))[2]
+    assert "less than 8 h 20 min, as compiled code is faster" in list(opening(compiled, method))[2]
 
 
 def test_many_classes_are_counted_in_short_and_names_cannot_command_the_terminal() -> None:
@@ -127,7 +127,7 @@ def test_time_is_estimated_from_the_first_pieces_and_told_about_every_minute(
         shown.advance(1)  # 4 s for each tenth of a unit: 99.7 units take 3988 s
         estimate, line = err().splitlines()
         assert re.fullmatch(r"about 66 min, until (\w\w\w )?\d\d:\d\d", estimate)
-        assert line == "0.3 of 100 iterations, 66 min left"
+        assert line == "0.30 of 100 iterations, 66 min left"
         for _ in range(5):
             clock.now += 10
             shown.advance(1)
@@ -135,7 +135,7 @@ def test_time_is_estimated_from_the_first_pieces_and_told_about_every_minute(
         assert err() == ""
         clock.now += 61
         shown.advance(5)
-        assert err() == "1.5 of 100 iterations, distance 3.25, 2 h 20 min left\n"
+        assert err() == "1.50 of 100 iterations, distance 3.25, 2 h 20 min left\n"
 
 
 def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.Capt
         shown.finish()
         clock.now += 60
         shown.finish()
-    assert "92.0 of 100 iterations, 8 min left\n" in capsys.readouterr().err
+    assert "92.00 of 100 iterations, 8 min left\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("show", [None, False])
@@ -178,7 +178,7 @@ def test_on_a_terminal_the_bar_moves_within_an_iteration(
         except BlockingIOError:
             drawn = b""
     os.close(ours)
-    assert (b"0.5/2" in drawn) == moves
+    assert (b"0.50/2" in drawn) == moves
     assert (drawn != b"") == moves
 
 

@@ -65,7 +65,7 @@ class Progress:
             disable=not terminal,
             dynamic_ncols=True,
             miniters=0,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total} [{elapsed}<{remaining}{postfix}]",
         )
         return self
 
@@ -109,4 +109,4 @@ class Progress:
             self.say([f"about {duration(left)}, until {clock(left)}"])
         if self._lines and self._estimated and now - self._spoken >= _MINUTE:
             self._spoken = now
-            self.say([f"{position:.1f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left"])
+            self.say([f"{position:.2f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left"])

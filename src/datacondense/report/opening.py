@@ -33,10 +33,8 @@ def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machi
     """About how long so many images take, forward and backward, as a moment's measurement has it."""
     seconds = passes * seconds_per_image(network, data.image_shape, data.classes, machine)
     if machine.compile:
-        return (
-            f"less than about {duration(seconds)}, for compiled it is faster; more when it has been measured"
-        )
-    return f"roughly {duration(seconds)}, until {clock(seconds)}; more when it has been measured"
+        return f"less than {duration(seconds)}, as compiled code is faster; a measured estimate follows"
+    return f"roughly {duration(seconds)}, until {clock(seconds)}; a measured estimate follows"
 
 
 def counts(data: ImageDataset) -> str:
