@@ -115,11 +115,11 @@ def _condensed(
 ) -> CondensedDataset:
     """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
     machine = task.machine
-    task.progress.say(*opening(task, method))
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     reached = run.restored(task) if run and resume else None
+    task.progress.say(opening(task, method, reached.done if reached else 0))
     if reached is None:
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
