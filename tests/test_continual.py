@@ -239,7 +239,7 @@ def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult])
         run(tmp_path / "a", replace(HOW, temperature=3.0), resume=True)
     kept = tmp_path / "a" / "trial-seed0.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1])
-    with pytest.raises(DatacondenseError, match="is damaged .* remove it to run the trial again"):
+    with pytest.raises(DatacondenseError, match=r"is damaged .* remove it to run the trial again"):
         run(tmp_path / "a", trials=1, resume=True)
     assert run(tmp_path / "a", trials=1, overwrite=True).to_json() == first.to_json()
     for name in ("trial-seed0.safetensors", "settings.json"):

@@ -28,8 +28,7 @@ from datacondense import (
     load_dataset,
 )
 from datacondense.cli import main
-from datacondense.condensed import CARD, TENSORS
-from datacondense.condensing import CHECKPOINT
+from datacondense.condensed import CARD, CHECKPOINT, TENSORS
 from datacondense.matching import unrolled_gradient
 from datacondense.methods import Task
 from datacondense.networks import Architecture, freeze_batchnorm

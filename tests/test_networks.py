@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -126,6 +127,22 @@ def test_convnet_names_the_depth_that_fits():
     assert ConvNet(width=4, depth=4, pooling="none")((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(
+    ("size", "depth"),
+    [((8, 8), 1), ((16, 16), 2), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((96, 96), 4), ((1, 200), 1)],
+)
+def test_the_depth_fits_the_image_size_unless_it_is_given(size: tuple[int, int], depth: int):
+    def convolutions(network: ConvNet) -> int:
+        module = network((1, *size), 3)
+        assert module(torch.zeros(2, 1, *size)).shape == (2, 3)
+        return sum(isinstance(layer, nn.Conv2d) for layer in module)
+
+    assert convolutions(ConvNet(width=2)) == depth
+    assert ConvNet().fitted((1, *size)) == ConvNet(depth=depth)
+    assert convolutions(ConvNet(width=2, depth=2)) == 2
+    assert ConvNet(depth=2).fitted((1, *size)) == ConvNet(depth=2)
+
+
 def settings_of_search() -> list[ConvNet]:
     norms, activations, poolings = (choice.__args__ for choice in (Norm, Activation, Pooling))
     return [
@@ -179,6 +196,7 @@ def test_norms_normalise_over_what_their_names_say():
     ("settings", "message"),
     [
         ({"width": 0}, "width is 0; expected a whole number of at least 1"),
+        ({"depth": 1001}, "ConvNet: depth is 1001; expected 1000 or less"),
         ({"norm": "batchnorm"}, "norm of ConvNet 'batchnorm'; did you mean 'batch'"),
         ({"norm": "group", "width": 6}, "width is 6; norm 'group' has 4 groups, so use a multiple of 4"),
     ],
@@ -370,10 +388,45 @@ def test_networks_of_the_user_that_cannot_be_found(
     assert message in str(caught.value)
 
 
-def test_a_broken_module_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    name = module_in(tmp_path, "broken_networks", "1 / 0", monkeypatch)
-    with pytest.raises(UsageError, match="cannot import module 'broken_networks': ZeroDivisionError"):
+@pytest.mark.parametrize(
+    ("code", "error"), [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "SystemExit: 0")]
+)
+def test_a_broken_module_is_named(code: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = module_in(tmp_path, f"broken_by_{error[:4]}", code, monkeypatch)
+    with pytest.raises(UsageError, match=f"cannot import module '{name}': {error}"):
         parse_network(f"{name}:net")
+
+
+class Leaves(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        sys.exit(0)
+
+
+class Gives(nn.Linear):
+    """A network of 8×8 images whose scores are multiplied by `factor`."""
+
+    def __init__(self, factor: float | torch.Tensor) -> None:
+        super().__init__(64, 3)
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(1)) * self.factor
+
+
+def test_a_network_too_large_for_the_machine_is_not_drawn(untouched_random_state: None):
+    for width in (10**9, 10**30):
+        with pytest.raises(
+            UsageError, match=rf"'convnet\(width={width}\)' would need .* GiB for its weights"
+        ):
+            build_network(ConvNet(width=width), (1, 28, 28), 10)
+
+
+def test_measuring_a_network_draws_nothing():
+    torch.manual_seed(1)
+    first = build_network(MLP(width=11), (1, 5, 5), 3)
+    torch.manual_seed(1)
+    again = build_network(MLP(width=11), (1, 5, 5), 3)  # measured already
+    assert torch.equal(first[1].weight, again[1].weight)
 
 
 @pytest.mark.parametrize(
@@ -383,6 +436,14 @@ def test_a_broken_module_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (lambda image_shape, classes: nn.Flatten(), r"gives \(2, 64\) for two .* 1×8×8; expected \(2, 3\)"),
         (lambda image_shape, classes: nn.Linear(5, classes), "fails on two images of 1×8×8: RuntimeError"),
         (lambda image_shape, classes: nn.LSTM(8, 3), "fails on two images of"),
+        (nn.Linear, r"cannot be built from \(\(1, 8, 8\), 3\): TypeError"),
+        (lambda image_shape, classes: sys.exit(0), "cannot be built from .*: SystemExit: 0"),
+        (lambda image_shape, classes: Leaves(), "fails on two images of 1×8×8: SystemExit: 0"),
+        (
+            lambda image_shape, classes: Gives(math.nan),
+            "gives NaN or infinite scores for two images of 1×8×8",
+        ),
+        (lambda image_shape, classes: Gives(1).requires_grad_(False), "has no parameters to train"),
         (lambda image_shape: nn.Flatten(), "cannot be called with .* too many positional arguments"),
         (nn.Flatten(), "found one Flatten as network; expected a function or class"),
     ],

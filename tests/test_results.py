@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from datacondense import Score
+from datacondense import ConvNet, Score
 from datacondense.experiments import reported
 from datacondense.experiments.pages import END, START
 from datacondense.experiments.paper.measured import read_runs
@@ -44,6 +44,8 @@ def known_scores() -> dict[str, set[int]]:
     """Every mean ± standard deviation → the n it was measured with; none for what the paper reports."""
     scores = [Score(run.accuracies) for run in read_runs(ROOT / "results")]
     scores += [Score(tuple(found["accuracies"])) for path in RESULTS for found in read_file(path).values()]
+    for path in (ROOT / "results" / "default-depth").glob("*.json"):
+        scores += [Score(tuple(found["accuracies"])) for found in read_file(path)["results"].values()]
     known: dict[str, set[int]] = {}
     for score in scores:
         known.setdefault(without_n(score).removesuffix(" %"), set()).add(len(score.accuracies))
@@ -175,6 +177,18 @@ def test_the_page_of_herding_reports_what_was_measured() -> None:
             nearest = without_n(Score(accuracies(f"{data}-ipc{ipc}/nearest-mean-seed0.json")))
             paper = reported.TABLE1[f"{data}-ipc{ipc}", "herding"]
             assert f"| {name}, {ipc} | {herding} | {nearest} | {paper} |\n" in page
+
+
+def test_the_design_reports_what_was_measured_of_depths() -> None:
+    design = " ".join((ROOT / "docs/design.md").read_text().split())
+    best = {}
+    for data in ("digits", "usps"):
+        measured = read(f"default-depth/{data}.json")["results"]
+        scores = {d: Score(tuple(measured[f"depth {d}, gradient-matching"]["accuracies"])) for d in (1, 2, 3)}
+        assert all(without_n(score) in design for score in scores.values())
+        best[data] = max(scores, key=lambda depth: scores[depth].mean)
+    sizes = {"digits": (1, 8, 8), "usps": (1, 16, 16)}
+    assert best == {data: ConvNet().fitted(shape).depth for data, shape in sizes.items()}
 
 
 def cell(name: str) -> Score:

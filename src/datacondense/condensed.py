@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
+import msgspec
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from datacondense.data.hub import quiet_datasets
 from datacondense.data.images import ImageDataset
+from datacondense.data.source import Source
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.files import write_atomically
+from datacondense.files import SOFTWARE, locked, require_ours, write_atomically
+from datacondense.reading import Damaged, pack_tensors, read_tensors
+from datacondense.record import SCHEMA, ArtifactRecord
 from datacondense.report.card import card
 from datacondense.report.picture import picture, png, to_pil
 from datacondense.training import Recipe
 
-SCHEMA = 1
 TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Everything `save` writes.
-FILES = (TENSORS, PARQUET, CARD, PICTURE)
+#: Of the run that made the artifact: its metrics, what it cost, and its last two states while it lasts.
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+#: What a finished folder may hold of ours.
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,17 @@ class CondensedDataset:
         return self.data.labels
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return self.data.class_names
+
+    @property
+    def source(self) -> Source | None:
+        """Where the real images were read from; None where they came from memory."""
+        source = self.record["data"].get("source")
+        return Source.from_record(source) if source else None
+
+    @property
     def ipc(self) -> int:
         """Images per class."""
         return int(self.record["ipc"])
@@ -66,6 +82,11 @@ class CondensedDataset:
         method, ipc = self.record["method"]["name"], self.ipc
         return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {ipc} by {method})"
 
+    def normalise(self, images: Shaped[Tensor, "m c h w"]) -> Float[Tensor, "m c h w"]:
+        """Other images (uint8, or float pixel values in [0, 1]) as `to_torch` normalises these: for testing
+        networks that were trained on them."""
+        return self.data.normalise(images)
+
     def to_torch(self) -> TensorDataset:
         """Normalised images (float32, n c h w) and labels (int64), ready for a `DataLoader`."""
         return TensorDataset(self.data.normalised(), self.labels)
@@ -73,28 +94,30 @@ class CondensedDataset:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the artifact: `condensed.safetensors`, `data/train.parquet`, the card and its picture.
 
-        `condensed.safetensors` is written last: a folder that has it is complete.
+        With `overwrite`, files are replaced that prove to be ours by their content, and those of the run that
+        made an earlier artifact are removed. Others are never touched.
 
         Raises:
-            UsageError: the folder holds an artifact and `overwrite` is not set, or files of another kind.
+            UsageError: the folder holds an artifact or an unfinished run and `overwrite` is not set, or files
+                of another kind, or another process works there.
             DatacondenseError: no permission or no space.
         """
-        require_free(Path(folder), overwrite=overwrite)
-        return self.write(Path(folder))
-
-    def write(self, folder: Path) -> Path:
-        """`save` into a folder that is known to be ours."""
-        try:
-            (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatacondenseError(f"cannot write to {folder}: {error.strerror or error}") from None
-        write_atomically(folder / PICTURE, png(picture(self.data)))
-        write_atomically(folder / PARQUET, _parquet(self.data))
-        write_atomically(folder / CARD, card(self.data, self.recipe, self.record).encode())
-        record = json.dumps(self.record | {"recipe": asdict(self.recipe)}, sort_keys=True, ensure_ascii=False)
-        tensors = {"images": self.images.contiguous(), "labels": self.labels.contiguous()}
-        write_atomically(folder / TENSORS, safetensors.torch.save(tensors, metadata={"record": record}))
+        folder = Path(folder).expanduser()
+        require_folder(folder)
+        with locked(folder):
+            require_free(folder, overwrite=overwrite)
+            write_artifact(folder, self.contents())
         return folder
+
+    def contents(self) -> dict[str, bytes]:
+        """The artifact's files, by name."""
+        tensors = {"images": self.images, "labels": self.labels}
+        return {
+            PICTURE: png(picture(self.data)),
+            PARQUET: _parquet(self.data),
+            CARD: card(self.data, self.recipe, self.record).encode(),
+            TENSORS: pack_tensors(tensors, "record", self.record | {"recipe": asdict(self.recipe)}),
+        }
 
     @classmethod
     def load(cls, folder: str | Path) -> CondensedDataset:
@@ -104,70 +127,123 @@ class CondensedDataset:
             UsageError: the folder does not exist or is not an artifact.
             DatacondenseError: it is damaged, or of a newer schema than this version reads.
         """
-        path = Path(folder) / TENSORS
-        if not path.is_file():
-            found = "no such folder" if not Path(folder).is_dir() else f"it has no {TENSORS}"
+        path = Path(folder).expanduser() / TENSORS
+        if not path.exists():
+            found = "no such folder" if not path.parent.is_dir() else f"it has no {TENSORS}"
+            if unfinished(path.parent):
+                found = "it holds an unfinished run, which --resume finishes"
             raise UsageError(f"{folder} is not a condensed dataset ({found}); expected what `condense` wrote")
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {})["record"])
-                schema = record["schema"]
-                if schema > SCHEMA:
-                    raise DatacondenseError(
-                        f"{path} has schema {schema}, newer than the {SCHEMA} that this version reads; "
-                        "install a newer datacondense"
-                    )
-                images, labels = file.get_tensor("images"), file.get_tensor("labels")
-            recipe = record.pop("recipe")
-            data = ImageDataset(
-                images,
-                labels,
-                tuple(record["class_names"]),
-                tuple(record["mean"]),
-                tuple(record["std"]),
-                record["data"]["name"],
-            )
-            _require_consistent(data, record)
-            return cls(data, Recipe.from_record(recipe), record)
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise DatacondenseError(
-                f"{path} is damaged ({type(error).__name__}: {error}); condense again or restore a copy"
-            ) from None
+            record, tensors = read_tensors(path, "record", dict[str, Any])
+            return _checked(path, record, tensors)
+        except Damaged as damage:
+            raise damage.advising("condense again or restore a copy") from None
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a run in `folder` has not ended: it can be resumed."""
+    return (folder / CHECKPOINT).exists() or (folder / PREVIOUS).exists()
+
+
+def finished(folder: Path) -> bool:
+    """Whether `folder` has an artifact and no run under way."""
+    return (folder / TENSORS).exists() and not unfinished(folder)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise `UsageError` where `folder` is a file, or holds files in the place of ours that are not ours."""
+    for path, name in ((folder, "folder"), ((folder / PARQUET).parent, "folder for the parquet file")):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is not a {name}; choose another folder with --out")
+    for name in (*FILES, CHECKPOINT, PREVIOUS):
+        require_ours(folder / name)
 
 
 def require_free(folder: Path, *, overwrite: bool) -> None:
-    """Raise `UsageError` where saving would touch a result without leave, or files of another kind."""
-    if (folder / TENSORS).exists():
-        if not overwrite:
-            raise UsageError(
-                f"{folder} already holds a condensed dataset; choose another folder or --overwrite it"
-            )
+    """Raise `UsageError` where writing would touch files of others, or without leave a result of ours."""
+    require_folder(folder)
+    if overwrite:
         return
-    foreign = [path for path in (folder / CARD, folder / PICTURE, folder / PARQUET) if path.exists()]
-    if folder.exists() and not folder.is_dir():
-        foreign = [folder]
-    if foreign:
-        raise UsageError(f"{foreign[0]} exists and is not part of a condensed dataset; choose another folder")
+    if unfinished(folder):
+        raise UsageError(
+            f"{folder} holds an unfinished run; continue it with --resume or replace it with --overwrite"
+        )
+    if any((folder / name).exists() for name in FILES):
+        raise UsageError(
+            f"{folder} already holds a condensed dataset; choose another folder or --overwrite it"
+        )
 
 
-def _require_consistent(data: ImageDataset, record: dict[str, Any]) -> None:
-    n, channels = record["ipc"] * data.classes, data.images.shape[1]
-    if (
-        data.images.ndim != 4
-        or data.images.dtype != torch.float32
-        or not len(data.images) == len(data.labels) == n
-        or len(data.mean) != channels
-        or len(data.std) != channels
-        or data.labels.dtype != torch.int64
-        or not 0 <= int(data.labels.min()) <= int(data.labels.max()) < data.classes
-    ):
-        shape = tuple(data.images.shape)
-        raise ValueError(f"images {shape}, {len(data.labels)} labels do not fit the record")
+def write_artifact(folder: Path, contents: dict[str, bytes]) -> None:
+    """Replace what the locked `folder` holds by `contents`, of which `condensed.safetensors` is written last.
+
+    So a folder that has it is whole. A run's last checkpoint goes after that: wherever the process dies, the
+    folder is empty, can be resumed, or has the whole artifact.
+
+    Raises:
+        UsageError: somebody has put a file of his own there meanwhile.
+        DatacondenseError: no permission or no space.
+    """
+    require_folder(folder)
+    try:
+        (folder / TENSORS).unlink(missing_ok=True)
+        for name in FILES:
+            if name not in contents:
+                (folder / name).unlink(missing_ok=True)
+        (folder / PARQUET).parent.mkdir(exist_ok=True)
+        for name in sorted(contents, key=lambda name: name == TENSORS):
+            write_atomically(folder / name, contents[name])
+        for name in (PREVIOUS, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise DatacondenseError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def _checked(path: Path, record: dict[str, Any], tensors: dict[str, Tensor]) -> CondensedDataset:
+    """The artifact, if record and tensors fit together."""
+    schema = record.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise DatacondenseError(
+            f"{path} has schema {schema}, newer than the {SCHEMA} that this version reads; "
+            "install a newer datacondense"
+        )
+    try:
+        about = msgspec.convert(record, ArtifactRecord)
+        recipe = Recipe.from_record(record.pop("recipe"))
+        images, labels = tensors["images"], tensors["labels"]
+        _require_consistent(images, labels, about)
+        data = ImageDataset(images, labels, about.class_names, about.mean, about.std, about.data.name)
+        if not data.normalised().isfinite().all():
+            raise ValueError("images that are infinite or NaN, normalised")
+    except KeyError as error:
+        raise Damaged(path, f"no tensor {error}") from None
+    except ValueError as error:
+        raise Damaged(path, str(error)) from None
+    return CondensedDataset(data, recipe, record)
+
+
+def _require_consistent(images: Tensor, labels: Tensor, about: ArtifactRecord) -> None:
+    classes = len(about.class_names)
+    n = about.ipc * classes
+    if (images.dtype, images.shape) != (torch.float32, (n, *about.data.image_shape)):
+        expected = (n, *about.data.image_shape)
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} and {images.dtype}; expected {expected} and torch.float32"
+        )
+    if (labels.dtype, labels.shape) != (torch.int64, (n,)):
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} and {labels.dtype}; expected ({n},) and torch.int64"
+        )
+    if not torch.equal(labels.sort().values, torch.arange(classes).repeat_interleave(about.ipc)):
+        raise ValueError(f"labels that are not {about.ipc} of each of {classes} classes")
+    if about.indices is not None and len(about.indices) != n:
+        raise ValueError(f"{len(about.indices)} indices of {n} images")
 
 
 def _parquet(data: ImageDataset) -> bytes:
     """Columns `image` (8-bit PNG, clipped, to look at), `pixels` (the exact float32 values) and `label`."""
     import datasets
+    import pyarrow.parquet
 
     features = datasets.Features(
         {
@@ -184,4 +260,7 @@ def _parquet(data: ImageDataset) -> bytes:
     buffer = io.BytesIO()
     with quiet_datasets():
         datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
-    return buffer.getvalue()
+    table = pyarrow.parquet.read_table(buffer)
+    marked, signed = table.schema.metadata | {SOFTWARE: "condensed"}, io.BytesIO()
+    pyarrow.parquet.write_table(table.replace_schema_metadata(marked), signed)
+    return signed.getvalue()

@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-import safetensors
-import safetensors.torch
+import msgspec
 import torch
-from tqdm import tqdm
+from msgspec import Meta
 
-from datacondense.condensed import SCHEMA, TENSORS, CondensedDataset, require_free
-from datacondense.data.images import ImageDataset
+from datacondense.condensed import RESULT, CondensedDataset
+from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.files import require_writable_folder, write_atomically, write_json
 from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
-from datacondense.methods import Method, State, Task
-from datacondense.networks import ConvNet, Network, describe_network
-from datacondense.provenance import provenance, versions
+from datacondense.methods import Method, State, Task, as_method
+from datacondense.methods.contract import misfit
+from datacondense.networks import Network, as_network, describe_network
+from datacondense.progress import Progress
+from datacondense.provenance import Provenance, provenance, versions
+from datacondense.reading import Amount, Damaged, read_json
+from datacondense.record import SCHEMA, Record
+from datacondense.report.opening import opening
+from datacondense.run_folder import Reached, RunFolder
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
-RESULT = "result.json"
-#: Seconds between two checkpoints.
+#: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
-
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """The last good state and how it came about; replaced as a whole, so an interrupt finds it consistent."""
-
-    done: int
-    state: State
-    metrics: tuple[dict[str, Any], ...]
-    seconds: float
 
 
 @stoppable()
 def condense(
-    real: ImageDataset,
+    real: ImageDataset | DataSplits | str | Path,
     ipc: int,
-    method: Method,
-    network: Network | None = None,
+    method: Method | str = "gradient-matching",
+    network: Network | str | None = None,
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
@@ -60,100 +47,152 @@ def condense(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
 
     Args:
+        real: images, the training part of splits, or a name or folder that `load_dataset` reads.
         ipc: images per class, 1 or more.
-        network: what is matched, or extracts features; the paper's ConvNet by default. Any callable
-            (image_shape, classes) → nn.Module.
+        method: one with its settings, or a name ("herding") for the default ones.
+        network: what is matched, or extracts features; the paper's ConvNet by default. A name
+            ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
         machine: device and precision; detected by default.
-        out: a folder for the artifact. While the work lasts it has a checkpoint, written every two minutes
-            and when stopped by Ctrl-C or SIGTERM.
-        resume: go on from the checkpoint in `out`; start anew where there is none. Gradient matching may be
-            given more iterations than it was started with, or fewer, down to those done. A finished artifact
-            of the same settings is returned as it is.
-        overwrite: replace an artifact or an unfinished run in `out`.
+        out: a folder for the artifact, locked while the work lasts. It has a checkpoint of the last finished
+            iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
+            SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
+        resume: continue from the checkpoint in `out`; start anew where there is none. Gradient matching may
+            be given more iterations than it was started with, or fewer, down to those done. A finished
+            artifact of the same settings is returned as it is.
+        overwrite: replace an artifact or an unfinished run in `out`: files that prove to be ours by their
+            content, never others. The old artifact stays until the new one is complete.
+        progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
+            takes, and without a terminal how far it is about every minute. False: nothing.
 
     Raises:
-        UsageError: ipc below 1, one class only, a class without images, `out` in use or not writable, a
+        UsageError: ipc below 1, one class only, a class without images or with a name that cannot be stored;
+            `out` in use, not writable, inside the folder of the real images, or with files of others; a
             checkpoint of other settings.
-        DatacondenseError: the loss became infinite or NaN; the checkpoint has the last good state.
+        DatacondenseError: the loss became infinite or NaN, and the checkpoint has the last good state; the
+            method returned something else than it must; checkpoints are damaged.
     """
     if ipc < 1:
         raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
+    real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
-    network = network or ConvNet()
+    if ipc > (largest := max(map(len, real.indices_by_class))):
+        raise UsageError(
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; lower --ipc"
+        )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
-    task = replace(task, machine=machine)
+    title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
+    shown = Progress(title, method.steps, images=each, show=progress)
+    task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
-    run = _Run(Path(out), record, method) if out is not None else None
-    if run:
-        if resume and (finished := run.finished()):
-            return finished
-        run.claim(resume=resume, overwrite=overwrite, state_bytes=_state_bytes(task))
+    if out is None:
+        return _condensed(task, method, record, recipe, None, resume=False)
+    run = RunFolder(_outside_of(real, Path(out).expanduser()), record, method)
+    if resume and (finished := run.finished()):
+        return finished
+    with run.working(resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task)):
+        return _condensed(task, method, record, recipe, run, resume=resume)
+
+
+def _condensed(
+    task: Task,
+    method: Method,
+    record: dict[str, Any],
+    recipe: Recipe | None,
+    run: RunFolder | None,
+    *,
+    resume: bool,
+) -> CondensedDataset:
+    """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
+    machine = task.machine
+    task.progress.say(*opening(task, method))
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
-    try:
-        progress = run.restored(machine) if run and resume else None
-        progress = progress or _Progress(0, method.init(task), (), 0.0)
-        _check_finite(progress.state, {}, 0)
-    except BaseException:
-        if run:
-            run.abandon()
-        raise
-    started -= progress.seconds
-    bar = tqdm(total=method.steps, initial=progress.done, desc=f"{method.name} {real.name} ipc {ipc}",
-               unit="it", dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
-    with bar:
+    reached = run.restored(task) if run and resume else None
+    if reached is None:
+        state = method.init(task)
+        _require_contract(method, task, state, None, "init")
+        _require_finite(state, {}, 0)
+        reached = Reached(0, state, (), 0.0)
+    started -= reached.seconds
+    with task.progress.start(reached.done) as shown:
         try:
-            for k in range(progress.done, method.steps):
+            for k in range(reached.done, method.steps):
                 check_stop()
-                state, metrics = method.step(task, progress.state, k)
-                _check_finite(state, metrics, k)
+                state, metrics = _step(method, task, reached.state, k)
                 row = {"iteration": k, **metrics}
-                progress = _Progress(k + 1, state, (*progress.metrics, row), time.perf_counter() - started)
-                bar.update()
-                bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+                reached = Reached(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
+                shown.finish(metrics)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
-                    run.checkpoint(progress)
+                    run.checkpoint(reached)
                     saved = time.perf_counter()
-        except BaseException:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
+        except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
             if run:
-                run.checkpoint(progress) if progress.done else run.abandon()
+                run.keep(reached, stop)
             raise
-        condensed = _condensed(task, progress.state, record, recipe or method.recipe(task, progress.state))
+        condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
         if run:
             cost = {  # the memory in bytes, since the run was last started
                 "seconds": round(time.perf_counter() - started, 1),
                 "peak_memory": peak_memory(machine.device),
             }
-            run.finish(condensed, progress, circumstances | cost)
+            run.finish(condensed, reached, circumstances | cost)
     return condensed
 
 
-def run_result(folder: Path) -> dict[str, Any] | None:
-    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself."""
-    path = folder / RESULT
-    if not path.exists():
-        return None
+def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:
+    if isinstance(real, str | Path):
+        real = load_dataset(real, seed=seed)
+    real = real.train if isinstance(real, DataSplits) else real
+    if not isinstance(real, ImageDataset):
+        raise UsageError(
+            f"found {type(real).__name__} to condense; expected what load_dataset gives, which takes names, "
+            "folders, arrays, tensors and torch datasets"
+        )
+    return real
+
+
+class RunResult(Provenance):
+    """What a run cost, and where it was."""
+
+    iterations: Annotated[int, Meta(ge=0)]
+    seconds: Amount
+    peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
+    """Bytes."""
+
+
+def run_result(folder: Path) -> RunResult | None:
+    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself.
+
+    Raises:
+        Damaged: the file holds something else.
+    """
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatacondenseError(f"{path} cannot be read ({error}); remove it to go on without it") from None
-    return result
+        return read_json(folder / RESULT, RunResult)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        raise error.advising("move it away to continue without it") from None
 
 
 def _record(task: Task, method: Method) -> dict[str, Any]:
-    """Everything that determines the images."""
+    """Everything that determines the images, as JSON holds it.
+
+    Raises:
+        UsageError: some of it cannot be stored.
+    """
     real = task.real
-    return {
+    record = {
         "schema": SCHEMA,
         "method": {"name": method.name, "settings": asdict(method), "reference": method.reference},
         "network": describe_network(task.network),
@@ -167,9 +206,15 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "data": real.description,
         "versions": versions(),
     }
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
+        msgspec.convert(stored, Record)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{real.name} by {method.name} cannot be recorded: {error}") from None
+    return stored
 
 
-def _condensed(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
+def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
     images = task.real.denormalise(state.images).to("cpu", torch.float32)
     if "indices" in state.extra:
         record = record | {"indices": state.extra["indices"].tolist()}
@@ -178,7 +223,30 @@ def _condensed(task: Task, state: State, record: dict[str, Any], recipe: Recipe)
     return CondensedDataset(data, recipe, record)
 
 
-def _check_finite(state: State, metrics: Metrics, k: int) -> None:
+def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dict[str, float]]:
+    """The method's step k, with its contract checked."""
+    found = method.step(task, before, k)
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
+        raise _broken(method, f"step {k}", f"{found!r:.200}; expected a state and a dictionary of metrics")
+    state, metrics = found
+    _require_contract(method, task, state, before, f"step {k}")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float):
+            raise _broken(method, f"step {k}", f"{name} as {type(value).__name__}; expected a number")
+    _require_finite(state, metrics, k)
+    return state, metrics
+
+
+def _require_contract(method: Method, task: Task, state: State, before: State | None, place: str) -> None:
+    if wrong := misfit(task, state, before):
+        raise _broken(method, place, wrong)
+
+
+def _broken(method: Method, place: str, found: str) -> DatacondenseError:
+    return DatacondenseError(f"method '{method.name}' breaks its contract: {place} returned {found}")
+
+
+def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if not torch.isfinite(state.images).all():
         broken.append("synthetic images")
@@ -189,111 +257,17 @@ def _check_finite(state: State, metrics: Metrics, k: int) -> None:
         )
 
 
-def _state_bytes(task: Task) -> int:
-    """A generous estimate of what the artifact and two checkpoints take on disk."""
-    return 10 * 4 * task.ipc * task.real.classes * math.prod(task.real.image_shape) + 1_000_000
-
-
-class _Run:
-    """The output folder of one run: who may write there, its checkpoint, its results."""
-
-    def __init__(self, folder: Path, record: dict[str, Any], method: Method) -> None:
-        self.folder, self.record, self.method = folder, record, method
-        self._new = [path for path in (folder, *folder.parents) if not path.exists()]
-
-    def finished(self) -> CondensedDataset | None:
-        """The artifact, if the folder has one and no work under way."""
-        if not (self.folder / TENSORS).exists() or (self.folder / CHECKPOINT).exists():
-            return None
-        condensed = CondensedDataset.load(self.folder)
-        self._require_same(condensed.record)
-        return condensed
-
-    def claim(self, *, resume: bool, overwrite: bool, state_bytes: int) -> None:
-        """Make the folder ours, or raise `UsageError` before any work is done."""
-        unfinished = (self.folder / CHECKPOINT).exists()
-        if unfinished and not (resume or overwrite):
-            raise UsageError(
-                f"{self.folder} holds an unfinished run; go on with --resume or replace it with --overwrite"
-            )
-        if not unfinished:
-            require_free(self.folder, overwrite=overwrite)
-        try:
-            require_writable_folder(self.folder, state_bytes)
-        except UsageError:
-            self.abandon()
-            raise
-
-    def abandon(self) -> None:
-        """Nothing came of it: remove the folders that were made for it, as far as they are empty."""
-        with suppress(OSError):
-            for path in self._new:
-                path.rmdir()
-
-    def checkpoint(self, progress: _Progress) -> None:
-        """Save `progress` so that `restored` can go on from it."""
-        tensors = {f"extra.{name}": tensor for name, tensor in progress.state.extra.items()}
-        tensors |= {"images": progress.state.images, "labels": progress.state.labels}
-        about = {
-            "record": self.record,
-            "done": progress.done,
-            "metrics": progress.metrics,
-            "seconds": progress.seconds,
-        }
-        content = safetensors.torch.save(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            metadata={"checkpoint": json.dumps(about)},
+def _outside_of(real: ImageDataset, out: Path) -> Path:
+    """`out`, unless files there would be taken for data when the real images are read again."""
+    folder = real.source.folder if real.source else None
+    if folder and out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{out} is inside {folder}, which the images are read from: what is written there would become "
+            "part of the data; choose another folder with --out"
         )
-        write_atomically(self.folder / CHECKPOINT, content)
-
-    def restored(self, machine: Machine) -> _Progress | None:
-        """The progress in the checkpoint; None where there is no checkpoint."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return None
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["checkpoint"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-            images, labels = tensors.pop("images").to(machine.device), tensors.pop("labels")
-            found, done = about["record"], about["done"]
-            if self.method.open_ended:
-                found["method"]["settings"]["iterations"] = self.method.steps
-        except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-            raise DatacondenseError(f"{path} is damaged ({error}); start again with --overwrite") from None
-        self._require_same(found)
-        if done > self.method.steps:
-            raise UsageError(
-                f"{self.folder} holds {done} iterations already, but {self.method.steps} were asked for; "
-                f"--iterations {done} finishes it as it is"
-            )
-        extra = {name.removeprefix("extra."): tensor.to(machine.device) for name, tensor in tensors.items()}
-        return _Progress(done, State(images, labels, extra), tuple(about["metrics"]), about["seconds"])
-
-    def finish(self, condensed: CondensedDataset, progress: _Progress, result: dict[str, Any]) -> None:
-        """Write the artifact with its metrics and what it cost; the checkpoint goes when all is safe."""
-        (self.folder / "data").mkdir(exist_ok=True)
-        rows = "".join(json.dumps(row) + "\n" for row in progress.metrics)
-        write_atomically(self.folder / METRICS, rows.encode())
-        write_json(self.folder / RESULT, {"iterations": progress.done, **result})
-        condensed.write(self.folder)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
-
-    def _require_same(self, found: dict[str, Any]) -> None:
-        """Raise `UsageError` naming the first setting in which the run in the folder differs."""
-        settings = [key for key in self.record if key != "versions"]  # `found` may have what was chosen, too
-        ours, theirs = ({key: record.get(key) for key in settings} for record in (self.record, found))
-        if ours != theirs:
-            setting, mine, other = _first_difference(ours, theirs)
-            raise UsageError(
-                f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
-                "give the same settings, another folder, or --overwrite"
-            )
+    return out
 
 
-def _first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any]:
-    """The name of the first setting in which nested records differ, and its two values."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
-        return _first_difference(ours.get(key), theirs.get(key), f"{name} {key}".lstrip())
-    return name, ours, theirs
+def _needed_bytes(task: Task) -> int:
+    """A generous estimate of what the artifact and three checkpoints take on disk."""
+    return 12 * 4 * task.ipc * task.real.classes * math.prod(task.real.image_shape) + 1_000_000

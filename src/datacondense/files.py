@@ -20,6 +20,8 @@ MARKER = "<!-- Written by datacondense, which may replace it. -->"
 SOFTWARE = "datacondense"
 #: In a folder while a process works there.
 LOCK = ".datacondense.lock"
+#: How the names of temporary files begin and end.
+_TEMPORARY = (".datacondense-", ".tmp")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -30,7 +32,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY[0], suffix=_TEMPORARY[1], dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
@@ -49,6 +51,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a process left in `folder` when it was killed while writing.
+
+    Only where no other process writes: in a locked folder.
+    """
+    for path in folder.glob("*".join(_TEMPORARY)):
+        with suppress(OSError):
+            path.unlink()
+
+
 def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out") -> None:
     """Make `folder` and raise `UsageError` unless files of `needed_bytes` in all can be written there.
 
@@ -56,7 +68,7 @@ def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out"
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(prefix=_TEMPORARY[0], suffix=_TEMPORARY[1], dir=folder):
             pass
         status = os.statvfs(folder)
     except OSError as error:
@@ -94,7 +106,8 @@ def require_ours(path: Path, flag: str = "--out") -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in `folder`, which is made where it is missing, as the only process of this host.
+    """Work in `folder`, which is made where it is missing, as the only process of this host. What a killed
+    process left half-written is removed.
 
     The lock ends with the process, however it dies. Its file is removed while it is still held: whoever
     waited on it notices (filelock looks whether the file it locked still has a name) and makes a new one.
@@ -114,6 +127,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _cannot_write(folder, error) from None
     try:
+        remove_leftovers(folder)
         yield
     finally:
         with suppress(OSError):

@@ -60,7 +60,7 @@ def pack_tensors(tensors: Mapping[str, Tensor], kind: str, about: Any) -> bytes:
     Its metadata has one entry (of several, safetensors would choose the order), `datacondense.KIND`: JSON of
     `about` (a dataclass, a `msgspec.Struct` or builtin types), with a SHA-256 over the whole file.
     """
-    described = msgspec.to_builtins(about, order="sorted")
+    described = msgspec.to_builtins(about)
     entry = json.dumps({"sha256": _NO_HASH} | described, ensure_ascii=False, allow_nan=False)
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datacondense.augmentation import Augmentation, augment
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE, Range
 from datacondense.machine import Machine
+from datacondense.settings import restored
 from datacondense.stopping import check_stop
 
 #: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
@@ -40,17 +42,17 @@ class Recipe:
     decay_factor: float = 0.1
     batch_size: int = 256
     augmentation: Augmentation = "none"
-    step_sizes: tuple[float, ...] = ()
+    step_sizes: tuple[float, ...] = field(default=(), metadata={"earlier": ()})
     """Learning rates learned with the images, one per batch and in turn (after the last the first again),
     instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(
-                f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}"
-            )
-        if not self.learning_rate > 0:
-            raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
+        COUNT.require_of(self, "epochs", "batch_size")
+        RATE.require_of(self, "learning_rate", "decay_factor")
+        FRACTION.require_of(self, "momentum", "decay_at")
+        Range(0, RATE.most).require_of(self, "weight_decay")
+        for size in self.step_sizes:
+            Range(0, sys.float_info.max).require("learned step sizes", size)
 
     @classmethod
     def of_paper(cls, data_name: str) -> Recipe:
@@ -81,10 +83,12 @@ class Recipe:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Recipe:
-        """The recipe that `asdict` turned into `record`. Records older than `step_sizes` lack them."""
-        record = {"step_sizes": ()} | record
-        settings = {f.name: record[f.name] for f in fields(cls)}
-        return cls(**settings | {"step_sizes": tuple(settings["step_sizes"])})
+        """The recipe that `asdict` turned into `record`.
+
+        Raises:
+            ValueError: a setting is missing, of the wrong type or out of its range.
+        """
+        return restored(cls, record)
 
 
 def train(

@@ -58,8 +58,12 @@ class KeptTrials(AbstractContextManager["KeptTrials"]):
                 return Trials(path, found.accuracies, found.seconds)
         return Trials(path, [], 0.0)
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: object, stop: BaseException | None, *_: object) -> None:
+        if stop is None:
             for path in self._paths:
                 with suppress(OSError):
                     path.unlink()
+        elif isinstance(stop, KeyboardInterrupt) and any(path.exists() for path in self._paths):
+            stop.add_note(
+                "the networks that were tested are kept; the same command continues with the others"
+            )

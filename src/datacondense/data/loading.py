@@ -105,6 +105,12 @@ def load_source(source: Source) -> DataSplits:
     return _read(place, source)
 
 
+def folder_of(source: Source) -> Path | None:
+    """`Source.folder`."""
+    place = _find(source.data)
+    return place.at if place and isinstance(place.at, Path) and place.at.is_dir() else None
+
+
 def known_datasets() -> dict[str, str]:
     """Name → one line about it, of every dataset that `load_dataset` knows by name here."""
     listed = {"digits": _DIGITS} | {name: known.description for name, known in KNOWN.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,6 +41,13 @@ class Source:
         from datacondense.data.loading import load_source  # it fills datasets, which have a source
 
         return load_source(self)
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of the images; None for built-in data and the Hub, or where it is gone."""
+        from datacondense.data.loading import folder_of
+
+        return folder_of(self)
 
     @classmethod
     def from_record(cls, record: Any) -> Source:

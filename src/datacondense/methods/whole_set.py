@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 import warnings
 from contextlib import suppress
@@ -17,7 +16,6 @@ import msgspec
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
 from datacondense.files import cache_folder, write_atomically
@@ -139,15 +137,13 @@ class _Training:
         """Train for the epochs that are left."""
         _last_linear(self.task, self.network)  # a network that has none is refused before the long training
         real, saved = self.task.real, time.monotonic()
-        bar = tqdm(total=self.recipe.epochs * len(real), initial=self.done * len(real), unit="image",
-                   desc=f"train on {real.name}", unit_scale=True, dynamic_ncols=True,
-                   disable=not sys.stderr.isatty())  # fmt: skip
+        progress = self.task.progress.part(f"train on {real.name}", self.recipe.epochs, "epoch", len(real))
 
         def observe(batch: Tensor, logits: Tensor) -> None:
             self.forgetting.see(batch, logits)
-            bar.update(len(batch))
+            progress.advance(len(batch))
 
-        with bar:
+        with progress.start(self.done):
             while self.done < self.recipe.epochs:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
                     train(
@@ -164,6 +160,7 @@ class _Training:
                     )
                 self._require_finite()
                 self.done += 1
+                progress.finish()
                 if self.done == self.recipe.epochs or time.monotonic() - saved > SAVE_EVERY:
                     self._save()
                     saved = time.monotonic()

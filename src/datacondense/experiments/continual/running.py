@@ -99,20 +99,26 @@ def run_continual(
     with bar, locked(folder.path) if folder else nullcontext():
         if folder:
             folder.claim(resume=resume, overwrite=overwrite)
-        for trial in range(trials):
-            run = Trial(experiment, seed + trial, place, replace=replace, bar=bar)
-            if folder:
-                folder.restore(run)
-            for stage in stages[: len(run.rows)]:
-                bar.total = ahead = ahead - experiment.passes(stage)
-            for stage in stages[len(run.rows) :]:
-                started = time.perf_counter()
-                run.learn(stage)
-                run.seconds += time.perf_counter() - started
+        try:
+            for trial in range(trials):
+                run = Trial(experiment, seed + trial, place, replace=replace, bar=bar)
                 if folder:
-                    folder.keep(run)
-            finished.append(tuple(run.rows))
-            seconds += run.seconds
+                    folder.restore(run)
+                for stage in stages[: len(run.rows)]:
+                    bar.total = ahead = ahead - experiment.passes(stage)
+                for stage in stages[len(run.rows) :]:
+                    started = time.perf_counter()
+                    run.learn(stage)
+                    run.seconds += time.perf_counter() - started
+                    if folder:
+                        folder.keep(run)
+                finished.append(tuple(run.rows))
+                seconds += run.seconds
+        except KeyboardInterrupt as stop:
+            if folder and any(folder.path.glob("trial-seed*.safetensors")):
+                kept = f"finished stages are kept in {folder.path}"
+                stop.add_note(f"{kept}; the same command with --resume continues")
+            raise
     return ContinualResult(tuple(tasks), tuple(finished), record, seconds)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from datacondense.methods import Method
 from datacondense.methods.features import TrainedSelection
 from datacondense.networks import Network, describe_network
+from datacondense.settings import telling
 from datacondense.training import Recipe
 
 
@@ -29,7 +30,7 @@ class Sets:
         """All of it, as JSON can hold it."""
         return {
             "data": self.data,
-            "method": {"name": self.method.name, "settings": _settings(self.method)},
+            "method": {"name": self.method.name, "settings": telling(self.method)},
             "ipc": self.ipc,
             "network": describe_network(self.network),
         }
@@ -43,7 +44,7 @@ class Sets:
         """The name of the work that one set needs: selections by the same trained network share it."""
         if not isinstance(self.method, TrainedSelection):
             return self.id(seed)
-        about = {"settings": _settings(self.method), "network": describe_network(self.network)}
+        about = {"settings": telling(self.method), "network": describe_network(self.network)}
         return _named(f"{self.data}-features-seed{seed}", about | {"seed": seed})
 
 
@@ -87,17 +88,6 @@ class Cell:
             made = "whole"
         about = f"{self.data}-{made}-{describe_network(self.network)}-{self.scale}"
         return _named(about, self.configuration())
-
-
-def _settings(method: Method) -> dict[str, Any]:
-    """The method's settings, without those that came later and have the value that all runs had before.
-
-    So the names of earlier results stay.
-    """
-    later = {field.name: field.metadata["earlier"] for field in fields(method) if "earlier" in field.metadata}
-    return {
-        name: value for name, value in asdict(method).items() if name not in later or value != later[name]
-    }
 
 
 def _named(about: str, configuration: dict[str, Any]) -> str:

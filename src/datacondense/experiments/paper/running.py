@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing.connection
 import sys
 from collections.abc import Sequence
@@ -11,13 +10,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from tqdm import tqdm
 
-from datacondense.condensed import TENSORS, CondensedDataset
-from datacondense.condensing import CHECKPOINT, condense, run_result
+from datacondense.condensed import CondensedDataset, finished
+from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import Score, evaluate_recorded
@@ -26,6 +25,8 @@ from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
+from datacondense.provenance import Provenance
+from datacondense.reading import Amount, Damaged, Fraction, read_json
 from datacondense.stopping import check_stop, pause, stop_processes, stoppable
 from datacondense.trials import KeptTrials
 
@@ -52,8 +53,7 @@ class Folders:
 
     def has_set(self, sets: Sets, seed: int) -> bool:
         """Whether a condensed set is finished."""
-        folder = self.set(sets, seed)
-        return (folder / TENSORS).exists() and not (folder / CHECKPOINT).exists()
+        return finished(self.set(sets, seed))
 
 
 @stoppable()
@@ -180,7 +180,7 @@ class _Worker:
             if self.folders.result(cell):
                 return True
             partial = self.folders.runs / f"{cell.id}.json"
-            sets = json.loads(partial.read_text()) if partial.exists() else {}
+            sets = _read_partial(partial, cell) if partial.exists() else {}
             worked = False
             for seed in cell.seeds:
                 if str(seed) not in sets and (training := self._training(cell, seed)):
@@ -214,7 +214,7 @@ class _Worker:
 
     def _measured(
         self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset, kept: KeptTrials
-    ) -> dict[str, Any]:
+    ) -> _Set:
         """One set: the accuracies of its networks and where they come from."""
         _, result = evaluate_recorded(
             training,
@@ -226,16 +226,16 @@ class _Worker:
             machine=self.machine,
             kept=kept,
         )
-        about: dict[str, Any] = {"accuracies": result["accuracies"]}
-        if cell.sets and isinstance(training, CondensedDataset):
-            about["condensed"] = {
-                "seed": seed,
-                "recipe": asdict(training.recipe),
-                "run": run_result(self.folders.set(cell.sets, seed)),
-            }
-        return about | {"run": result["run"]}
+        if cell.sets is None or not isinstance(training, CondensedDataset):
+            return {"accuracies": result["accuracies"], "run": result["run"]}
+        made = run_result(self.folders.set(cell.sets, seed))
+        return {
+            "accuracies": result["accuracies"],
+            "condensed": {"seed": seed, "recipe": asdict(training.recipe), "run": made},
+            "run": result["run"],
+        }
 
-    def _finish(self, cell: Cell, sets: list[dict[str, Any]]) -> Score:
+    def _finish(self, cell: Cell, sets: list[_Set]) -> Score:
         score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))
         folder = self.folders.results / self.table
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,6 +259,38 @@ class _Worker:
             },
         )  # fmt: skip
         return score
+
+
+class _Condensed(TypedDict):
+    seed: int
+    recipe: dict[str, Any]
+    run: RunResult | None
+
+
+class _Evaluation(Provenance):
+    seed: int
+    seconds: Amount
+
+
+class _Set(TypedDict):
+    """What is measured on one set."""
+
+    accuracies: list[Fraction]
+    condensed: NotRequired[_Condensed]
+    run: _Evaluation
+
+
+def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
+    """What is measured of a cell, by seed."""
+    try:
+        found = read_json(path, dict[str, _Set])
+        if not found.keys() <= set(map(str, cell.seeds)):
+            raise Damaged(path, "it has seeds that are not the cell's")
+        if any(len(one["accuracies"]) != cell.trials for one in found.values()):
+            raise Damaged(path, f"it does not have {cell.trials} accuracies of each set")
+    except Damaged as error:
+        raise error.advising("move it away to measure the cell again") from None
+    return found
 
 
 @lru_cache(maxsize=1)

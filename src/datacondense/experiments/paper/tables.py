@@ -272,7 +272,7 @@ def _ablation_initialisation(scale: Scale) -> list[Entry]:
 
 def _grid_of(setting: str, networks: Iterable[ConvNet]) -> Table:
     """Every one of the networks condenses for every one."""
-    names = {str(getattr(network, setting)): network for network in networks}
+    names = {str(getattr(network.fitted((1, 28, 28)), setting)): network for network in networks}
 
     def entries(scale: Scale) -> list[Entry]:
         places = {
@@ -306,7 +306,7 @@ TABLES = {
         Table("accuracy-by-ipc", "Accuracy against images per class, ConvNet", "data and method",
               _accuracy_by_ipc),
         _grid_of("width", [ConvNet(width=width) for width in (32, 64, 128, 256)]),
-        _grid_of("depth", [ConvNet(depth=depth) for depth in (1, 2, 3, 4)]),
+        _grid_of("depth", [ConvNet(depth=depth) for depth in (1, 2, None, 4)]),
         _grid_of("activation", [ConvNet(activation=a) for a in ("sigmoid", "relu", "leaky-relu")]),
         _grid_of("norm", [ConvNet(norm=n) for n in ("none", "batch", "layer", "instance", "group")]),
         _grid_of("pooling", [ConvNet(pooling=p) for p in ("none", "max", "average")]),

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
+from datacondense.errors import install_with
 from datacondense.report.plots import can_plot, figure, save
 
 #: What the user is told where there is no plot.
-NO_PLOT = "no plot is drawn, as matplotlib is not installed: pip install 'datacondense[plots]'"
+NO_PLOT = f"no plot is drawn, for lack of matplotlib; {install_with('plots')}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[st
     """
     if len(set(first)) < 2 or len(set(second)) < 2:
         return {"n": len(first), "spearman": None, "kendall": None}
+    from scipy import stats  # takes a second, which nobody should wait for help
+
     return {
         "n": len(first),
         "spearman": float(stats.spearmanr(first, second).statistic),

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
 from datacondense.randomness import stream
@@ -28,9 +28,7 @@ from datacondense.stopping import pause
 try:
     import optuna
 except ImportError:
-    raise DatacondenseError(
-        "architecture search needs Optuna; install it with: pip install 'datacondense[search]'"
-    ) from None
+    raise DatacondenseError(f"architecture search needs Optuna; {install_with('search')}") from None
 from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -105,8 +103,8 @@ def open_storage(url: str) -> Storage:
             raise UsageError(f"storage {without_password(url)} is of an unknown kind: {error}") from None
         except ImportError as error:
             raise DatacondenseError(
-                f"storage {without_password(url)} needs a driver ({error}); for PostgreSQL: "
-                "pip install 'datacondense[postgresql]'"
+                f"storage {without_password(url)} needs a driver ({error}); for PostgreSQL, "
+                f"{install_with('postgresql')}"
             ) from None
         except (SQLAlchemyError, StorageInternalError):  # another process may be making the tables just now
             if attempt == 2:

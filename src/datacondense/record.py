@@ -1,0 +1,80 @@
+"""The record of a condensed set: everything that determined its images, typed, and checked when read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from datacondense.data.source import Source
+
+#: The version of the record that is written; newer ones are not read.
+SCHEMA = 1
+
+Count = Annotated[int, Meta(ge=1)]
+ClassName = Annotated[str, Meta(max_length=500)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class MethodRecord(msgspec.Struct, kw_only=True):
+    """How the images were made."""
+
+    name: Identifier
+    settings: dict[str, Any]
+    reference: str = ""
+
+
+class DataRecord(msgspec.Struct, kw_only=True):
+    """The real images: `ImageDataset.description`."""
+
+    name: str
+    images: Count
+    image_shape: tuple[Count, Count, Count]
+    fingerprint: str
+    jpeg: bool = False
+    source: Source | None = None
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """Everything that determined the images. What came later has the value that all runs had before."""
+
+    schema: Annotated[int, Meta(ge=1, le=SCHEMA)]
+    method: MethodRecord
+    network: Identifier
+    ipc: Count
+    seed: int
+    precision: str
+    compiled: bool = False
+    class_names: tuple[ClassName, ...]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Meta(gt=0)], ...]
+    data: DataRecord
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class names appear twice")
+        if not len(self.mean) == len(self.std) == self.data.image_shape[0]:
+            raise ValueError("mean and std do not have one number per channel")
+        if "datacondense" not in self.versions:
+            raise ValueError("the version of datacondense is missing")
+        if not (self.method.name.isprintable() and self.network.isprintable()):
+            raise ValueError("the name of method or network is not printable")
+
+    def determining(self) -> dict[str, Any]:
+        """What must be equal for two runs to be the same, as JSON holds it."""
+        about: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        for said in ("schema", "versions", "recipe", "indices"):
+            about.pop(said, None)
+        del about["method"]["reference"], about["data"]["source"]  # the same images may have moved
+        return about
+
+
+class ArtifactRecord(Record, kw_only=True):
+    """What an artifact says about itself."""
+
+    recipe: dict[str, Any]
+    """How networks are to be trained on it: `Recipe.from_record` reads it."""
+    indices: tuple[int, ...] | None = None
+    """The positions of the images in the real data, where they were chosen from it."""

@@ -1,0 +1,232 @@
+"""The folder of a condensing run: its lock, its checkpoints, and an artifact that is whole or not there.
+
+A folder with a checkpoint is an unfinished run, at every point where a process can die: the last state is
+saved before the first file of the artifact is written, and removed after `condensed.safetensors`, the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from datacondense.condensed import (
+    CHECKPOINT,
+    METRICS,
+    PARQUET,
+    PREVIOUS,
+    RESULT,
+    CondensedDataset,
+    finished,
+    require_folder,
+    require_free,
+    unfinished,
+    write_artifact,
+)
+from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
+from datacondense.files import (
+    SOFTWARE,
+    locked,
+    remove_leftovers,
+    require_writable_folder,
+    write_atomically,
+)
+from datacondense.methods import Method, State, Task
+from datacondense.methods.contract import misfit
+from datacondense.reading import Damaged, pack_tensors, read_tensors
+from datacondense.record import Record
+from datacondense.settings import later
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The last good state and how it came about; replaced as a whole, so an interrupt finds it consistent."""
+
+    done: int
+    state: State
+    metrics: tuple[dict[str, Any], ...]
+    seconds: float
+
+
+@dataclass
+class _About:
+    """What a checkpoint says of its state."""
+
+    record: Record
+    done: Annotated[int, Meta(ge=0)]
+    metrics: tuple[dict[str, int | float], ...]
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class RunFolder:
+    """Where one run works; its settings are in `record`."""
+
+    def __init__(self, folder: Path, record: dict[str, Any], method: Method) -> None:
+        self.folder, self.record, self.method = folder, record, method
+        self._kept: int | None = None  # iterations in the last checkpoint of this run
+
+    def finished(self) -> CondensedDataset | None:
+        """The artifact, if the folder has one and no work under way.
+
+        Raises:
+            UsageError: it was made with other settings.
+        """
+        if not finished(self.folder):
+            return None
+        condensed = CondensedDataset.load(self.folder)
+        self._require_same(msgspec.convert(condensed.record, Record))
+        return condensed
+
+    @contextmanager
+    def working(self, *, resume: bool, overwrite: bool, needed_bytes: int) -> Iterator[None]:
+        """Work in the folder as the only process. Folders made for it are removed if nothing came of it.
+
+        Raises:
+            UsageError: before any work is done: another process works there; the folder holds files of
+                others; it holds ours, and neither `overwrite` nor (for an unfinished run) `resume` is set; it
+                cannot be written.
+        """
+        require_folder(self.folder)
+        made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        try:
+            with locked(self.folder):
+                remove_leftovers((self.folder / PARQUET).parent)
+                require_free(self.folder, overwrite=overwrite or (resume and unfinished(self.folder)))
+                require_writable_folder(self.folder, needed_bytes)
+                yield
+        finally:
+            with suppress(OSError):  # one that is not empty stays
+                for path in made:
+                    path.rmdir()
+
+    def checkpoint(self, progress: Reached) -> None:
+        """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
+        tensors = {f"extra.{name}": tensor for name, tensor in progress.state.extra.items()}
+        tensors |= {"images": progress.state.images, "labels": progress.state.labels}
+        about = {
+            "record": self.record,
+            "done": progress.done,
+            "metrics": progress.metrics,
+            "seconds": progress.seconds,
+        }
+        content = pack_tensors(tensors, "checkpoint", about)
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
+        try:
+            if self._kept is None:
+                previous.unlink(missing_ok=True)  # of another run, which is overwritten
+            elif path.exists():
+                os.replace(path, previous)
+        except OSError as error:
+            raise DatacondenseError(f"cannot write {path}: {error.strerror or error}") from None
+        write_atomically(path, content)
+        self._kept = progress.done
+
+    def keep(self, progress: Reached, stop: BaseException) -> None:
+        """Save what was done when `stop` ended it; a note to `stop` says what is kept."""
+        if progress.done > (self._kept or 0):
+            self.checkpoint(progress)
+        if self._kept:
+            count = f"{self._kept} of {self.method.steps} iterations"
+            stop.add_note(f"{count} are kept in {self.folder}; the same command with --resume continues")
+        elif isinstance(stop, KeyboardInterrupt):
+            stop.add_note("nothing was kept, for the first iteration had not ended")
+
+    def restored(self, task: Task) -> Reached | None:
+        """The progress in the last checkpoint, or in the one before it where the last is damaged; None where
+        there is none.
+
+        Raises:
+            UsageError: it is of a run with other settings, or has more iterations than were asked for.
+            DatacondenseError: all checkpoints are damaged.
+        """
+        damages: list[Damaged] = []
+        for path in (self.folder / CHECKPOINT, self.folder / PREVIOUS):
+            try:
+                progress = self._read(path, task)
+            except FileNotFoundError:
+                continue
+            except Damaged as damage:
+                damages.append(damage)
+                continue
+            for lost in damages:
+                instead = f"continuing from the checkpoint before it, after {progress.done} iterations"
+                warnings.warn(str(lost.advising(instead)), DatacondenseWarning, stacklevel=3)
+                lost.path.unlink(missing_ok=True)
+            self._kept = progress.done
+            return progress
+        if damages:
+            raise damages[0].advising("start again with --overwrite")
+        return None
+
+    def finish(self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any]) -> None:
+        """Write the artifact with its metrics and what it cost."""
+        rows = [json.dumps({SOFTWARE: self.method.name, **row}) + "\n" for row in progress.metrics]
+        about = {
+            METRICS: "".join(rows).encode(),
+            RESULT: (json.dumps({"iterations": progress.done, **result}, indent=2) + "\n").encode(),
+        }
+        contents = about | condensed.contents()
+        if self._kept != progress.done:
+            self.checkpoint(progress)
+        write_artifact(self.folder, contents)
+
+    def _read(self, path: Path, task: Task) -> Reached:
+        about, tensors = read_tensors(path, "checkpoint", _About)
+        if self.method.open_ended:
+            about.record.method.settings["iterations"] = self.method.steps
+        self._require_same(about.record)
+        done, steps = about.done, self.method.steps
+        if done > steps and self.method.open_ended:
+            raise UsageError(
+                f"{self.folder} holds {done} iterations already, but {steps} were asked for; "
+                f"--iterations {done} finishes it as it is"
+            )
+        if done > steps:
+            raise Damaged(path, f"{done} iterations of {steps}")
+        if [row.get("iteration") for row in about.metrics] != list(range(done)):
+            raise Damaged(path, f"its metrics are not of {done} iterations")
+        device, missing = task.machine.device, {"images", "labels"} - tensors.keys()
+        if missing:
+            raise Damaged(path, f"no tensor {min(missing)!r}")
+        extra = {
+            name.removeprefix("extra."): tensor.to(device)
+            for name, tensor in tensors.items()
+            if name.startswith("extra.")
+        }
+        state = State(tensors["images"].to(device), tensors["labels"], extra)
+        if wrong := misfit(task, state, self.method.init(task) if self.method.steps else None):
+            raise Damaged(path, wrong)
+        if not all(tensor.isfinite().all() for tensor in (state.images, *extra.values())):
+            raise Damaged(path, "its numbers are not finite")
+        return Reached(done, state, about.metrics, about.seconds)
+
+    def _require_same(self, found: Record) -> None:
+        """Raise `UsageError` naming the first setting in which the run in the folder differs."""
+        ours, theirs = msgspec.convert(self.record, Record), found
+        theirs.method.settings = later(self.method) | theirs.method.settings
+        if difference := _first_difference(ours.determining(), theirs.determining()):
+            setting, mine, other = difference
+            raise UsageError(
+                f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
+                "give the same settings, another folder, or --overwrite"
+            )
+
+
+def _first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The name of the first setting in which nested records differ, and its two values."""
+    if ours == theirs:
+        return None
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in ours | theirs:
+            mine, other = (values.get(key, "(none)") for values in (ours, theirs))
+            if difference := _first_difference(mine, other, f"{name} {key}".lstrip()):
+                return difference
+    return name, ours, theirs
