@@ -67,8 +67,10 @@ class CondensedDataset:
     @property
     def source(self) -> Source | None:
         """Where the real images were read from; None where they came from memory."""
-        source = self.record["data"].get("source")
-        return Source.from_record(source) if source else None
+        data = self.record["data"]
+        if "source" not in data:  # from before that was recorded; the seed set test images aside, too
+            return Source(data["name"], split_seed=self.record["seed"])
+        return Source.from_record(data["source"]) if data["source"] else None
 
     @property
     def ipc(self) -> int:

@@ -180,7 +180,7 @@ def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
 
 
 def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:
-    return training.recipe if isinstance(training, CondensedDataset) else Recipe.of_paper(training.name)
+    return training.recipe if isinstance(training, CondensedDataset) else Recipe.of_paper(training.known_as)
 
 
 def _test_images(

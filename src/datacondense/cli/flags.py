@@ -70,14 +70,8 @@ class DataFlags:
 
 
 def remembered(condensed: CondensedDataset) -> Source:
-    """Where the real images behind a condensed set were read from, and how.
-
-    Sets from before that was recorded have the name of the dataset; the seed that condensed also set test
-    images aside.
-    """
-    if record := condensed.record["data"].get("source"):
-        return Source.from_record(record)
-    return Source(condensed.data.name, split_seed=condensed.record["seed"])
+    """Where the real images behind a condensed set were read from, and how; by their name, if from memory."""
+    return condensed.source or Source(condensed.data.name, split_seed=condensed.record["seed"])
 
 
 def note_other_images(condensed: CondensedDataset, real: DataSplits, title: object = "the set") -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class ImageDataset:
     std: tuple[float, ...]
     """Per channel, likewise."""
     name: str = "arrays"
-    """What the data is called; the paper's recipe depends on it (MNIST is augmented)."""
+    """What the data is called."""
     jpeg: bool = False
     """Some of the images were JPEG files, which lose detail: said beside results."""
     source: Source | None = None
@@ -90,6 +91,16 @@ class ImageDataset:
         shape = "×".join(str(size) for size in self.image_shape)
         kind = "JPEG images" if self.jpeg else "images"
         return f"ImageDataset({self.name!r}, {len(self):,} {kind} of {shape}, {self.classes} classes)"
+
+    @property
+    def known_as(self) -> str | None:
+        """The name by which rules for a dataset hold, such as the paper's recipe for MNIST.
+
+        That is the name of what was read by its known name, below DATACONDENSE_DATA or by its Hub id, and of
+        data in memory; None for a folder of one's own, whatever it is called.
+        """
+        own_folder = self.source is not None and Path(self.source.data).is_absolute()
+        return None if own_folder else self.name
 
     @property
     def image_shape(self) -> ImageShape:

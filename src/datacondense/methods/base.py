@@ -113,7 +113,7 @@ class Method(ABC):
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """How networks are to be trained on the result `state`: the paper's recipe, unless one is learned."""
-        return Recipe.of_paper(task.real.name)
+        return Recipe.of_paper(task.real.known_as)
 
     @abstractmethod
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from datacondense.data.images import ImageDataset
-from datacondense.errors import UsageError
 from datacondense.files import MARKER
 from datacondense.methods import METHODS
 from datacondense.networks import Architecture, describe_network, known_network
+from datacondense.settings import restored
 from datacondense.training import Recipe
 
 _CARD = """\
@@ -105,8 +105,9 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
 def _settings(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
     """Those that took effect: what was left to the method is filled in, where this version knows it."""
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
-    with suppress(KeyError, TypeError, UsageError):  # made by another version, or by a method of the user's
-        return METHODS[name](**settings).effective(record["ipc"], record["data"]["images"], network)
+    with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's
+        method = restored(METHODS[name], settings)
+        return method.effective(record["ipc"], record["data"]["images"], network)
     return settings
 
 
