@@ -130,3 +130,8 @@ def test_the_page_has_measured_beside_reported(tmp_path: Path) -> None:
         in text
     )
     assert "feature epochs 3" in text
+    assert "about 60 of 10,000 updates per stage" in text
+    assert "**unconverged**" in text
+    long = ContinualResult(tuple(tasks), trials, record | {"updates": 1000})
+    file.write_text(json.dumps(long.to_json()))
+    assert "unconverged" not in continual_section(tmp_path)

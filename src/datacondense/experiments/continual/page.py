@@ -10,6 +10,8 @@ from pathlib import Path
 from datacondense.evaluation import Score
 from datacondense.experiments.continual.plot import plot_continual
 from datacondense.experiments.continual.result import ContinualResult
+from datacondense.experiments.continual.settings import Continual
+from datacondense.experiments.pages import CONVERGED_FROM, UNCONVERGED
 from datacondense.experiments.reported import CONTINUAL
 from datacondense.methods import METHODS
 
@@ -68,22 +70,30 @@ def _mean(variant: str, result: ContinualResult, task: str) -> str:
 
 
 def _scale(result: ContinualResult) -> str:
+    """How a result was measured, and how far from the full length: the paper's, or ours where it has none."""
     record = result.record
     method, settings = METHODS[record["method"]["name"]](), record["method"]["settings"]
-    changed = [
-        f"{field.name.replace('_', ' ')} {settings[field.name]}"
+    changed = {
+        field.name: getattr(method, field.name)
         for field in fields(method)
         if settings.get(field.name) != getattr(method, field.name)
-    ]
+    }
+    shares = [record["updates"] / Continual().updates]
+    if full := changed.get("iterations"):
+        shares.append(settings["iterations"] / full)
     limits = ", ".join(f"{name} {task['train']['images']:,}" for name, task in record["tasks"].items())
     return "; ".join(
         [
             f"n = {len(result.trials)} seeds",
-            f"about {record['updates']:,} updates per stage",
+            f"about {record['updates']:,} of {Continual().updates:,} updates per stage",
             f"{record['fine_tuning_epochs']} epochs of fine-tuning",
             f"{record['memory']} images per class and task",
             f"training images: {limits}",
-            *changed,
+            *(
+                f"{name.replace('_', ' ')} {settings[name]}" + f" of {full}" * (name == "iterations")
+                for name, full in changed.items()
+            ),
+            *[UNCONVERGED] * (min(shares) < CONVERGED_FROM),
         ]
     )
 

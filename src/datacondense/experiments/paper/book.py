@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datacondense.errors import install_with
 from datacondense.experiments.continual.page import chain_plots, continual_section
-from datacondense.experiments.pages import has_marks, update
+from datacondense.experiments.pages import UNCONVERGED, has_marks, update
 from datacondense.experiments.paper.curves import draw_curves, measured_lines
 from datacondense.experiments.paper.measured import Measured, Run, candidates, read_runs
 from datacondense.experiments.paper.running import Folders
@@ -166,7 +166,7 @@ def _about(measured: Measured) -> str:
     words += [f"{measured.sets} sets"] * (measured.sets > 1)
     words += [str(length) for length in measured.lengths if length.share != 1]
     words += ["JPEG"] * measured.jpeg
-    words += ["**unconverged**"] * (not measured.converged)
+    words += [UNCONVERGED] * (not measured.converged)
     return ", ".join(words)
 
 

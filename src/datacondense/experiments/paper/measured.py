@@ -11,6 +11,7 @@ import msgspec
 
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score
+from datacondense.experiments.pages import CONVERGED_FROM
 from datacondense.experiments.paper.cells import Cell
 from datacondense.experiments.paper.tables import DATA, TABLES
 from datacondense.methods import METHODS, DatasetDistillation, GradientMatching, Method
@@ -18,9 +19,6 @@ from datacondense.methods.features import TrainedSelection
 from datacondense.networks import describe_network
 from datacondense.reading import Fraction, read_json
 from datacondense.training import Recipe
-
-#: Shares of the full length below which a run counts as unconverged.
-CONVERGED_FROM = 0.1
 
 
 @dataclass(frozen=True)
