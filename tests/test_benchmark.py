@@ -8,9 +8,12 @@ import sys
 import pytest
 import torch
 
-from datacondense import Machine, benchmark, cli
-from datacondense.benchmark import Part, Timing, composed, parts
+from datacondense import ConvNet, GradientMatching, Machine, benchmark, cli, load_dataset
+from datacondense.benchmark import ITERATION, Timing, composed, parts
 from datacondense.hardware import forget_peak_memory, peak_memory
+from datacondense.methods import Task
+
+MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=3)
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -23,7 +26,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plain_and_ours_compute_the_same() -> None:
-    timed = parts((1, 8, 8), Machine(torch.device("cpu"), "float32", micro_batch=3))
+    timed = parts((1, 8, 8), MACHINE)
     for name in ("real gradient, 256 images", "test of 1,000 images"):
         plain, ours = timed[name].plain(), timed[name].ours()
         if name.startswith("test"):
@@ -33,29 +36,30 @@ def test_plain_and_ours_compute_the_same() -> None:
     for name in ("image gradient, 1 image", "image gradient, 10 images"):
         plain, (_, ours) = timed[name].plain(), timed[name].ours()
         assert (plain - ours).norm() <= 1e-3 * plain.norm()
+    plain, (ours, _) = timed[ITERATION].plain(), timed[ITERATION].ours()
+    before = GradientMatching().init(Task(load_dataset("digits").train, 1, ConvNet(), 0, MACHINE)).images
+    assert plain.shape == before.shape
+    assert (plain - ours.images).norm() <= 1e-3 * (plain - before).norm()
 
 
-def test_whole_pieces_are_sums_of_their_parts() -> None:
-    names = parts((1, 8, 8), Machine(torch.device("cpu"), "float32", micro_batch=3))
-    assert all(isinstance(part, Part) for part in names.values())
-    timings = {
-        name: Timing(plain, 1.0, 0.0) for name, plain in zip(names, (1.0, 2.0, 3.0, 5.0, 7.0), strict=True)
-    }
+def test_what_is_composed_is_a_sum_of_parts() -> None:
+    names = parts((1, 8, 8), MACHINE)
+    seconds = (1.0, 2.0, 3.0, 5.0, 7.0, 11.0)
+    timings = {name: Timing(plain, 1.0, 0.0) for name, plain in zip(names, seconds, strict=True)}
     whole = composed(timings)
-    assert whole["one iteration, ipc 1"].plain == 10 * 1 + 10 * 2
-    assert whole["one iteration, ipc 10"].plain == 100 * 1 + 100 * 3 + 9 * 10 * 5
-    assert whole["evaluation, 300 epochs, 10,000 tested"].plain == 60 * 5 + 500 * 7
-    assert whole["one iteration, ipc 1"].ratio == 30 / 20
+    assert whole["composed: iteration, ipc 10"].plain == 100 * 1 + 100 * 3 + 9 * 10 * 5
+    assert whole["composed: evaluation, 300 epochs"].plain == 60 * 5 + 500 * 7
+    assert whole["composed: evaluation, 300 epochs"].ratio == (60 * 5 + 500 * 7) / 560
 
 
 def test_the_command_prints_ratios_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "timings.json"
     arguments = ["--repeats", "1", "--precision", "float32", "--compile", "off", "--json", str(file)]
     assert cli.main(["benchmark", *arguments]) == 0
-    assert "tiny: one iteration, ipc 10" in capsys.readouterr().out
+    assert "tiny: composed: iteration, ipc 10" in capsys.readouterr().out
     result = json.loads(file.read_text())
     assert result["run"]["hardware"]
-    assert result["shapes"]["tiny"]["parts"]["one iteration, ipc 1"]["ratio"] > 0
+    assert result["shapes"]["tiny"]["parts"][ITERATION]["ratio"] > 0
     assert result["shapes"]["tiny"]["share of attainable"] > 0
     assert min(result["shapes"]["tiny"]["peak memory"].values()) > 2**26, "PyTorch alone takes more"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from conftest import toy_dataset
-from datacondense import CondensedDataset, ConvNet, DatacondenseError, Recipe, UsageError, condense
+from datacondense import (
+    CondensedDataset,
+    ConvNet,
+    DatacondenseError,
+    ImageDataset,
+    Recipe,
+    UsageError,
+    condense,
+)
 from datacondense import GradientMatching as Matching
 from datacondense.condensed import CARD, CHECKPOINT, METRICS, PARQUET, PICTURE, RESULT, TENSORS
 from datacondense.machine import Machine
@@ -79,6 +88,10 @@ def test_the_card_has_the_recipe_and_the_picture(condensed: CondensedDataset, tm
     assert "| epochs | 300 |" in card
     assert "`convnet(width=3,depth=1)`" in card
     assert "](condensed.png)" in card
+    assert "| outer steps | 1 |" in card
+    assert "| image learning rate | 0.1 |" in card
+    assert "null" not in card
+    assert "`datacondense evaluate FOLDER --trials 20`" in card
     with Image.open(folder / "condensed.png") as drawn:
         assert drawn.tobytes() == picture(condensed.data).tobytes()
 
@@ -93,6 +106,56 @@ def test_pictures_have_a_row_per_class_and_true_colours() -> None:
     assert drawn.height == rows * 68 + 4
     assert drawn.width > columns * 68
     assert to_pil(torch.tensor([[[-3.0, 0.5], [1.0, 9.0]]])).tobytes() == bytes([0, 128, 255, 255])
+
+
+def test_the_card_names_the_depth_that_took_effect_and_imports_nothing(tmp_path: Path) -> None:
+    machine = Machine(torch.device("cpu"), "float32", micro_batch=None)
+    chosen = condense(toy_dataset(), 1, "random", machine=machine)
+    assert chosen.record["network"] == "convnet"
+    assert "`convnet(depth=1)`" in (chosen.save(tmp_path / "ours") / "README.md").read_text()
+    chosen.record["network"] = "not_to_be_imported:net"
+    assert "`not_to_be_imported:net`" in (chosen.save(tmp_path / "theirs") / "README.md").read_text()
+
+
+def with_names(names: list[str], each: int) -> ImageDataset:
+    images = torch.zeros(each * len(names), 1, 8, 8, dtype=torch.uint8)
+    return ImageDataset.create(images, torch.arange(len(images)) % len(names), names)
+
+
+def test_one_image_per_class_is_laid_out_wide_and_scaled() -> None:
+    drawn = picture(with_names([str(c) for c in range(20)], 1))
+    assert (drawn.width, drawn.height) == (10 * 68 + 4, 2 * (64 + 20 + 4) + 4)
+    assert picture(with_names(["a", "b"], 1), scale=2).height == 16 + 20 + 2 * 4
+    assert picture(with_names(["a", "b"], 3), scale=10).height == 2 * 84 + 4
+    for settings in ({"scale": 0}, {"columns": 0}, {"scale": 1000}):
+        with pytest.raises(UsageError, match=r"at least 1|megapixels"):
+            picture(with_names(["a", "b"], 2), **settings)
+
+
+def ink(name: str) -> list[tuple[int, int]]:
+    """Where the caption of a class of this name is drawn."""
+    drawn = np.array(picture(with_names([name, "another long name"], 1)).convert("L"))
+    return [tuple(place) for place in np.argwhere(drawn[68:, : drawn.shape[1] // 2] < 128)]
+
+
+def test_names_of_other_scripts_are_no_boxes() -> None:
+    captions = [ink(name) for name in ("ä", "ж", "γ", "ö", "ש", "ع")]
+    assert all(captions)
+    assert all(one != other for one, other in itertools.combinations(captions, 2))
+    assert ink("\U00013000") == ink("class 0"), "what no font has is numbered"
+
+
+def test_a_long_name_is_shortened_in_pictures() -> None:
+    for each in (1, 2):
+        drawn = picture(with_names(["x" * 200_000, "b"], each))
+        assert drawn.width < 500
+
+
+def test_what_users_ask_of_a_condensed_set(condensed: CondensedDataset) -> None:
+    assert condensed.class_names == ("row 0", "row 1", "row 2")
+    assert torch.equal(condensed.normalise(condensed.images), condensed.to_torch().tensors[0])
+    real = toy_dataset(channels=3)
+    assert torch.allclose(condensed.normalise(real.images), real.normalised())
 
 
 def tampered(folder: Path, change, *, hashed: bool = True) -> None:

@@ -167,7 +167,7 @@ def test_mean_and_forgetting_by_hand(tmp_path: Path) -> None:
     assert ContinualResult.read(tmp_path / "result.json") == result
     for text in ("{}", "?"):
         (tmp_path / "result.json").write_text(text)
-        with pytest.raises(DatacondenseError, match="is not a result of"):
+        with pytest.raises(DatacondenseError, match="expected what `datacondense continual --json` writes"):
             ContinualResult.read(tmp_path / "result.json")
 
 
@@ -237,10 +237,19 @@ def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult])
         run(tmp_path / "a")
     with pytest.raises(UsageError, match=r"other settings \(temperature\)"):
         run(tmp_path / "a", replace(HOW, temperature=3.0), resume=True)
-    (tmp_path / "a" / "trial-seed0.safetensors").write_bytes(b"?")
-    with pytest.raises(DatacondenseError, match="is damaged"):
+    kept = tmp_path / "a" / "trial-seed0.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(DatacondenseError, match=r"is damaged .* remove it to run the trial again"):
         run(tmp_path / "a", trials=1, resume=True)
     assert run(tmp_path / "a", trials=1, overwrite=True).to_json() == first.to_json()
+    for name in ("trial-seed0.safetensors", "settings.json"):
+        mine = (tmp_path / "a" / name).read_bytes()
+        (tmp_path / "a" / name).write_text('{"somebody": "else"}')
+        before = {file: file.read_bytes() for file in (tmp_path / "a").iterdir() if file.is_file()}
+        with pytest.raises(UsageError, match=f"{name} exists, and nothing in it proves"):
+            run(tmp_path / "a", trials=1, overwrite=True)
+        assert {file: file.read_bytes() for file in before} == before, "something was replaced or removed"
+        (tmp_path / "a" / name).write_bytes(mine)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine").touch()
     with pytest.raises(UsageError, match="files of another kind"):

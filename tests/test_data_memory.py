@@ -105,8 +105,8 @@ def test_what_is_no_dataset_at_all(data):
 
 def test_options_that_do_not_apply(tmp_path):
     fill(tmp_path)
-    for data in (arrays(), tmp_path):
-        with pytest.raises(UsageError, match="columns are named"):
+    for data, message in ((arrays(), "columns are named"), (tmp_path, "no parquet, CSV or JSON-lines")):
+        with pytest.raises(UsageError, match=message):
             load_dataset(data, label_column="label")
     with pytest.raises(UsageError, match="test= goes with data in memory"):
         load_dataset(tmp_path, test=arrays())

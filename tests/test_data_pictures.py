@@ -40,7 +40,7 @@ def palette(colours: list[int]) -> Image.Image:
     ],
 )
 def test_modes_become_grey_or_rgb(image, expected):
-    decoded = decoding_module.decode_all([image], str, None).images
+    decoded = decoding_module.decode_all([image], 1, "here", str, None).images
     assert decoded[0, :, 0].tolist() == expected
 
 
@@ -49,7 +49,7 @@ def test_the_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90° clockwise
     image.save(tmp_path / "turned.png", exif=exif)
-    decoded = decoding_module.decode_all([tmp_path / "turned.png"], str, None).images
+    decoded = decoding_module.decode_all([tmp_path / "turned.png"], 1, "here", str, None).images
     assert torch.equal(decoded[0, 0], torch.from_numpy(np.rot90(np.array(image), -1).copy()))
 
 
@@ -61,7 +61,7 @@ def test_sizes(resize, size):
     assert decoding_module.parse_size(resize) == size
 
 
-@pytest.mark.parametrize("resize", [0, "0x3", "big", "3x4x5", (1, -1)])
+@pytest.mark.parametrize("resize", [0, "0x3", "big", "3x4x5", (1, -1), 100_000, "100000", "9" * 5000])
 def test_sizes_that_are_none(resize):
     with pytest.raises(UsageError, match="resize: found"):
         decoding_module.parse_size(resize)

@@ -6,11 +6,17 @@ import functools
 import re
 import shlex
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from datacondense import cli
+import datacondense as dc
+from conftest import toy_dataset
+from datacondense.cli import main
+from datacondense.cli.dispatch import VERBS
 from datacondense.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -37,14 +43,12 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
 
         return run
 
-    for verb in ("evaluate", "compare", "show", "search", "benchmark", "paper", "list_known"):
-        monkeypatch.setattr(cli, verb, parsed_only(getattr(cli, verb)))
-    condense_with, continual_with = cli._condense_with, cli.continual_with
-    monkeypatch.setattr(cli, "_condense_with", lambda method: parsed_only(condense_with(method)))
-    monkeypatch.setattr(cli, "continual_with", lambda method: parsed_only(continual_with(method)))
+    for verb in VERBS:
+        module = import_module(f"datacondense.cli.{verb}")
+        monkeypatch.setattr(module, "run", parsed_only(module.run))
     commands = re.findall(r"^    datacondense (.*)$", page.read_text(), re.MULTILINE)
     for command in commands:
-        assert cli.main(shlex.split(command)) == 0, command
+        assert main(shlex.split(command)) == 0, command
     assert len(parsed) == len(commands)
 
 
@@ -52,3 +56,39 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def python_on(page: str) -> list[str]:
+    """The blocks of Python on a page."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_method_on_the_page_for_contributors_works() -> None:
+    (code,) = python_on("CONTRIBUTING.md")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    real = toy_dataset()
+    condensed = dc.condense(real, ipc=2, method=names["FirstImages"](), network=dc.ConvNet(width=4, depth=1))
+    first = torch.cat([members[:2] for members in real.indices_by_class])
+    assert condensed.record["indices"] == first.tolist()
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    library, core = python_on("README.md")
+    for of_the_page, quick in (
+        ('"mnist"', '"digits"'),
+        ("iterations=20", "iterations=1, real_batch=8"),
+        ("ConvNet()", "ConvNet(width=4, depth=1)"),
+        ("trials=5", "trials=1, recipe=dc.Recipe(epochs=1)"),
+    ):
+        assert of_the_page in library
+        library = library.replace(of_the_page, quick)
+    names: dict[str, Any] = {}
+    exec(library, names)
+    assert len(names["torch_dataset"]) == 10
+    names["network"] = dc.ConvNet(width=4, depth=1)((1, 8, 8), 10)
+    synthetic, labels = names["torch_dataset"].tensors
+    names |= {"synthetic": synthetic, "labels": labels, "real_images": synthetic + 1, "real_labels": labels}
+    exec(core, names)
+    assert names["image_gradient"].shape == synthetic.shape

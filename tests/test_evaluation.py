@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from datacondense import (
     condense,
     evaluate,
     evaluation,
+    load_dataset,
 )
 from datacondense.evaluation import evaluate_recorded
 from datacondense.trials import KeptTrials
@@ -38,7 +40,7 @@ def test_scores_print_as_percent_with_n() -> None:
     assert score.mean == pytest.approx(0.974)
     assert score.std == pytest.approx(statistics.pstdev(score.accuracies))
     assert str(score) == "97.4 ± 0.2 % (n = 3)"
-    assert str(Score((0.5,))) == "50.0 ± 0.0 % (n = 1)"
+    assert str(Score((0.5,))) == "50.0 % (n = 1)"
 
 
 def test_learning_the_toy_is_easy_and_chance_is_chance() -> None:
@@ -70,7 +72,7 @@ def test_the_set_evaluated_is_the_set_given_normalised_by_its_own_statistics(
     )
     seen = []
 
-    def observed(network, images, labels, recipe, generator, machine, *, prepare):
+    def observed(network, images, labels, recipe, generator, machine, *, prepare, observe):
         seen.append((prepare(images), labels, recipe, network.training))
 
     monkeypatch.setattr(evaluation, "train", observed)
@@ -82,6 +84,40 @@ def test_the_set_evaluated_is_the_set_given_normalised_by_its_own_statistics(
     assert torch.equal(labels, expected_labels)
     assert recipe == condensed.recipe
     assert training
+
+
+def test_a_folder_is_evaluated_on_the_test_images_of_its_data(tmp_path: Path) -> None:
+    digits, method = load_dataset("digits"), GradientMatching(iterations=1)
+    condensed = condense(digits, 1, method, NETWORK, machine=MACHINE, out=tmp_path)
+    expected = evaluate(condensed, digits.test, NETWORK, trials=1, recipe=QUICK, machine=MACHINE)
+    for training in (tmp_path, str(tmp_path), condensed):
+        assert evaluate(training, None, NETWORK, trials=1, recipe=QUICK, machine=MACHINE) == expected
+    assert evaluate(condensed, digits, "convnet(width=4,depth=1)", trials=1, recipe=QUICK,
+                    machine=MACHINE) == expected  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("training", "test", "message"),
+    [
+        (toy_dataset(), None, "the data came from memory and cannot be read again; give `test` images"),
+        (toy_dataset(), "digits", r"found str as test images; expected load_dataset\(…\)\.test"),
+        ([1, 2], toy_dataset(), "found list to train on; expected a condensed set, its folder, or"),
+        ("nowhere", None, "nowhere is not a condensed dataset"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_cannot_be_evaluated_is_named(training: Any, test: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evaluate(training, test, NETWORK, trials=1, recipe=QUICK, machine=MACHINE)
+
+
+def test_test_images_are_normalised_by_the_training_images_not_by_their_own() -> None:
+    train, test = toy_dataset(), toy_dataset(90, seed=1)
+    other = replace(test, mean=(0.9,), std=(0.01,))
+    network = ConvNet(width=4, depth=1, norm="none")  # an instance norm would undo the difference
+    scores = [evaluate(train, one, network, trials=2, recipe=QUICK, machine=MACHINE) for one in (test, other)]
+    assert scores[0] == scores[1]
+    assert scores[0].mean > 0.9, "what a wrong mean would spoil"
 
 
 def test_dropout_in_a_users_network_draws_from_the_seed_too() -> None:

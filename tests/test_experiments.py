@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from datacondense.experiments.paper import estimate as estimate_module
 from datacondense.experiments.paper import running as running_module
 from datacondense.experiments.paper.book import PAGES, write_book
 from datacondense.experiments.paper.curves import measured_lines
+from datacondense.experiments.paper.measured import read_runs
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
@@ -131,7 +132,7 @@ def test_tables_are_complete(table: Table) -> None:
 
 
 def test_every_reported_number_has_its_place() -> None:
-    for name, count in (("table1", 64), ("table2", 36), ("table3", 8), ("accuracy-by-ipc", 48)):
+    for name, count in (("table1", 64), ("table2", 36), ("table3", 8), ("accuracy-by-ipc", 60)):
         assert sum(entry.reported is not None for entry in TABLES[name].entries(SCALES["full"])) == count
 
 
@@ -168,7 +169,7 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
         run_table("toy", entries(), folders, machine)
         run_table("another", entries(), folders, machine)  # whatever table it was measured in
     measured = f"{100 * result['measured']['mean']:.1f} ± {100 * result['measured']['std']:.1f}"
-    assert f"| row | {measured} (n = 2, full) / 91.7 ± 0.5 |" in book(folders)
+    assert f"| row | {measured} / 91.7 ± 0.5<br>n = 2, 2 sets |" in book(folders)
     cost = result["sets"][0]["condensed"]["run"]
     minutes, memory = f"{cost['seconds'] / 60:.1f}", f"{cost['peak_memory'] / 2**20:,.0f} MiB"
     assert f"| row | 0 | 1 | {minutes} | {memory} | {cost['hardware']} |" in book(folders)
@@ -286,23 +287,85 @@ def test_the_book_says_what_was_measured_on_jpeg_copies(
     copy = replace(lossless, train=replace(lossless.train, jpeg=True))
     monkeypatch.setattr(running_module, "_data", lambda name: copy)
     run_table("toy", entries()[:2], folders, machine)
-    assert book(folders).count("full, digits (JPEG)) / 91.7 ± 0.5") == 2
+    assert "Every number measured here: n = 2, 2 sets, JPEG.\n" in book(folders)
+
+
+def evaluation(ipc: int, iterations: int, epochs: int, seed: int, accuracies: list[float]) -> dict[str, Any]:
+    """What `evaluate` writes of a set of MNIST."""
+    method = {"name": "gradient-matching", "settings": {"iterations": iterations}}
+    condensed = {"data": {"name": "mnist"}, "method": method, "ipc": ipc, "network": "convnet", "seed": seed}
+    recipe = asdict(replace(Recipe.of_paper("mnist"), epochs=epochs))
+    return {"convnet": {"accuracies": accuracies, "recipe": recipe, "condensed": condensed}}
+
+
+def leading(results: Path, ipc: int) -> str:
+    """What stands in the book's first table for gradient matching on MNIST."""
+    (line,) = re.findall(rf"^\| mnist-ipc{ipc} .*", book(Folders(results, results)), re.MULTILINE)[:1]
+    return line.split(" | ")[5]
+
+
+def test_the_measurement_nearest_to_the_papers_scale_leads_whatever_its_accuracy(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist-ipc1"
+    folder.mkdir()
+    assert leading(tmp_path, 1) == "– / 91.7 ± 0.5"
+    write_json(folder / "a.json", evaluation(1, 300, 1000, 0, [0.93]))
+    assert leading(tmp_path, 1) == "93.0 / 91.7 ± 0.5<br>n = 1, 300 of 1000 iterations"
+    write_json(folder / "b.json", evaluation(1, 1000, 300, 0, [0.92]))
+    assert leading(tmp_path, 1) == "92.0 / 91.7 ± 0.5<br>n = 1, 300 of 1000 epochs"
+    write_json(folder / "c.json", evaluation(1, 1000, 1000, 0, [0.9]))
+    write_json(folder / "d.json", evaluation(1, 1000, 1000, 1, [0.91]))
+    write_json(folder / "again.json", evaluation(1, 1000, 1000, 0, [0.9]))
+    assert leading(tmp_path, 1) == "90.5 ± 0.5 / 91.7 ± 0.5<br>n = 2, 2 sets"
+    other = evaluation(1, 1000, 1000, 2, [0.95])
+    other["convnet"]["condensed"]["method"]["settings"]["distance"] = "mse"
+    write_json(folder / "e.json", other)
+    assert leading(tmp_path, 1) == "90.5 ± 0.5 / 91.7 ± 0.5<br>n = 2, 2 sets"
+
+
+def test_what_is_far_from_converged_says_so_and_is_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / "mnist-ipc10").mkdir()
+    file = tmp_path / "mnist-ipc10" / "a.json"
+    for iterations, mark in ((99, ", **unconverged**"), (100, "")):
+        write_json(file, evaluation(10, iterations, 1000, 0, [0.9]))
+        assert leading(tmp_path, 10).endswith(f"<br>n = 1, {iterations} of 1000 iterations{mark}")
+        assert bool(measured_lines(read_runs(tmp_path))) == (iterations == 100)
+
+
+def test_numbers_that_are_compared_with_each_other_are_of_equal_length() -> None:
+    text = book(Folders(ROOT / "results", ROOT / "runs"))
+    grid = text.partition("`datacondense paper ablation-norm`")[2].partition("## ")[0]
+    assert "Every number measured here: n = 5, 100 of 1000 iterations, 300 of 1000 epochs." in grid
+    assert "| 88.6 ± 1.1 / – |" in grid, "the same cell has 92.2 after 1000 iterations in other tables"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"measured": {"accuracies": [2]}}'])
+def test_a_result_that_is_none_is_named(content: bytes, folders: Folders) -> None:
+    (folders.results / "table1").mkdir(parents=True)
+    (folders.results / "table1" / "cell.json").write_bytes(content)
+    with pytest.raises(DatacondenseError, match=r"cell\.json"):
+        book(folders)
 
 
 def test_curves_are_drawn_beside_the_book(folders: Folders, tmp_path: Path) -> None:
-    def measure(scale: str, column: str, mean: float, *, jpeg: bool = False) -> None:
+    def measure(scale: str, column: str, mean: float) -> None:
         (entry,) = TABLES["accuracy-by-ipc"].select(SCALES[scale], "cifar10-herding", column)
-        data = {"name": "cifar10", "jpeg": jpeg}
-        result = {"measured": {"mean": mean, "std": 0.01, "n": 5}, "scale": scale, "data": data}
+        result = {
+            "measured": {"accuracies": [mean - 0.01, mean + 0.01]},
+            "configuration": entry.cell.configuration(),
+            "data": {"name": "cifar10", "jpeg": True},
+            "sets": [],
+        }
         write_json(folders.results / "table1" / f"{entry.cell.id}.json", result)
 
     (folders.results / "table1").mkdir(parents=True)
     write_book(folders, tmp_path / "docs" / "results.md")
     assert not (tmp_path / "docs" / "accuracy-by-ipc.png").exists(), "there is nothing to draw"
-    measure("quick", "ipc10", 0.25, jpeg=True)
-    measure("full", "ipc10", 0.5, jpeg=True)
-    measure("quick", "ipc1", 0.125, jpeg=True)
-    assert measured_lines(folders) == {("cifar10 (JPEG)", "herding"): [(1, 12.5, 1.0), (10, 50.0, 1.0)]}
+    measure("quick", "ipc10", 0.25)
+    measure("full", "ipc10", 0.5)
+    measure("quick", "ipc1", 0.125)
+    ((place, line),) = measured_lines(read_runs(folders.results)).items()
+    assert place == ("cifar10 (JPEG)", "herding")
+    assert line == [(1, 12.5, pytest.approx(1.0)), (10, 50.0, pytest.approx(1.0))]
     write_book(folders, tmp_path / "docs" / "results.md")
     with Image.open(tmp_path / "docs" / "accuracy-by-ipc.png") as drawn:
         assert drawn.width > 300

@@ -89,6 +89,25 @@ def test_batchnorm_stays_frozen_in_the_inner_loop(
     assert statistics == [True, True]
 
 
+def test_every_matching_has_real_batches_of_its_own(exact: Machine, tiny_network: ConvNet) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    class Watched(Task):
+        def real_images(self, indices: torch.Tensor) -> torch.Tensor:
+            drawn.append(tuple((indices // 3).tolist()))  # the toy's labels are 0 1 2 0 1 2 …
+            return super().real_images(indices)
+
+    task = Watched(toy_dataset(90), 1, tiny_network, 0, exact)
+    method = GradientMatching(real_batch=5, outer_steps=3, network_epochs=1)
+    state = method.init(task)
+    for k in range(2):
+        method.step(task, state, k)
+    assert len(drawn) == len(set(drawn)) == 2 * 3 * 3, "one for each k, t and class, all of them different"
+    other_seed = Watched(task.real, 1, tiny_network, 1, exact)
+    method.step(other_seed, state, 0)
+    assert len(set(drawn)) == 3 * 3 * 3
+
+
 def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network: ConvNet) -> None:
     """No hidden state: a step gives the same result again, and leaves the state it was given as it was."""
     task, method = Task(toy, 2, tiny_network, 0, exact), GradientMatching(outer_steps=2, network_epochs=2)

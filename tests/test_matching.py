@@ -281,3 +281,56 @@ def test_the_first_match_of_a_process_is_quiet() -> None:
     run = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class Fails(nn.Module):
+    """Raises `error` the second time that it is called, and counts its calls."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        with global_stream(0, "weights"):
+            self.layer = nn.Linear(64, 2)
+        self.error, self.calls = error, 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return self.layer(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "slower_way"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), False),
+        (NotImplementedError("Trying to use forward AD with x that does not support it"), True),
+        (RuntimeError("derivative for aten::glu_jvp is not implemented"), True),
+    ],
+)
+def test_only_a_missing_forward_mode_leads_to_the_slower_way(error: RuntimeError, slower_way: bool) -> None:
+    network, images, labels = (
+        Fails(error),
+        torch.rand(2, 1, 8, 8, generator=stream(0, "x")),
+        torch.tensor([0, 1]),
+    )
+    goal = [torch.ones_like(parameter) for parameter in network.parameters()]
+    if not slower_way:
+        with pytest.raises(RuntimeError, match=str(error)):
+            pull_back(network, images, labels, goal)
+        return
+    _, gradient = pull_back(network, images, labels, goal)
+    _, again = pull_back(network, images, labels, goal, directional=by_forward_mode)
+    assert torch.allclose(gradient, again, atol=1e-6)
+
+
+def test_whether_a_network_has_a_forward_mode_is_tried_once() -> None:
+    network = Fails(NotImplementedError("no forward mode"))
+    images, labels = torch.rand(2, 1, 8, 8, generator=stream(0, "x")), torch.tensor([0, 1])
+    goal = [torch.ones_like(parameter) for parameter in network.parameters()]
+    calls = []
+    for _ in range(3):
+        before = network.calls
+        pull_back(network, images, labels, goal)
+        calls.append(network.calls - before)
+    assert calls[1] == calls[2] == calls[0] - 2, "the failed attempt called it twice"

@@ -1,11 +1,8 @@
-"""Networks: sizes, shapes, names, BatchNorm statistics, and what users get wrong."""
+"""Networks: sizes, shapes, names, and BatchNorm statistics."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +21,6 @@ from datacondense.networks import (
     ConvNet,
     LeNet,
     ResNet18,
-    build_network,
     describe_network,
     freeze_batchnorm,
     parse_network,
@@ -53,15 +49,6 @@ def _seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-def module_in(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Write `code` as module `name` where the import system looks for the user's code."""
-    (folder / f"{name}.py").write_text(code)
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    return name
 
 
 @pytest.mark.parametrize(("network", "colour", "grey"), PARAMETERS)
@@ -126,6 +113,22 @@ def test_convnet_names_the_depth_that_fits():
     assert ConvNet(width=4, depth=4, pooling="none")((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(
+    ("size", "depth"),
+    [((8, 8), 1), ((16, 16), 2), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((96, 96), 4), ((1, 200), 1)],
+)
+def test_the_depth_fits_the_image_size_unless_it_is_given(size: tuple[int, int], depth: int):
+    def convolutions(network: ConvNet) -> int:
+        module = network((1, *size), 3)
+        assert module(torch.zeros(2, 1, *size)).shape == (2, 3)
+        return sum(isinstance(layer, nn.Conv2d) for layer in module)
+
+    assert convolutions(ConvNet(width=2)) == depth
+    assert ConvNet().fitted((1, *size)) == ConvNet(depth=depth)
+    assert convolutions(ConvNet(width=2, depth=2)) == 2
+    assert ConvNet(depth=2).fitted((1, *size)) == ConvNet(depth=2)
+
+
 def settings_of_search() -> list[ConvNet]:
     norms, activations, poolings = (choice.__args__ for choice in (Norm, Activation, Pooling))
     return [
@@ -179,6 +182,7 @@ def test_norms_normalise_over_what_their_names_say():
     ("settings", "message"),
     [
         ({"width": 0}, "width is 0; expected a whole number of at least 1"),
+        ({"depth": 1001}, "ConvNet: depth is 1001; expected 1000 or less"),
         ({"norm": "batchnorm"}, "norm of ConvNet 'batchnorm'; did you mean 'batch'"),
         ({"norm": "group", "width": 6}, "width is 6; norm 'group' has 4 groups, so use a multiple of 4"),
     ],
@@ -320,86 +324,3 @@ def test_lists_are_split_outside_parentheses():
     spec = "convnet, convnet(depth=2,norm=batch),lenet,mine:net"
     assert split_networks(spec) == ["convnet", "convnet(depth=2,norm=batch)", "lenet", "mine:net"]
     assert split_networks("mlp") == ["mlp"]
-
-
-# The user's own
-
-USER_CODE = """
-from torch import nn
-from datacondense.networks import ConvNet
-
-def net(image_shape, classes):
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
-
-class Net(nn.Linear):
-    def __init__(self, image_shape, classes):
-        super().__init__(image_shape[2], classes)
-    def forward(self, images):
-        return super().forward(images.mean((1, 2)))
-
-narrow = ConvNet(width=8)
-number = 3
-"""
-
-
-def test_networks_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    name = module_in(tmp_path, "user_networks", USER_CODE, monkeypatch)
-    for attribute in ("net", "Net"):
-        network = parse_network(f"{name}:{attribute}")
-        assert describe_network(network) == f"{name}:{attribute}"
-        assert build_network(network, (1, 8, 8), 3)(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-    assert parse_network(f"{name}:narrow") == ConvNet(width=8)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("no_such_module_here:net", "cannot import module 'no_such_module_here'"),
-        ("user_networks:nett", "unknown name in module user_networks 'nett'; did you mean 'net'"),
-        ("user_networks:number", "is of type int; expected a function or class"),
-        ("user_networks:", "unknown name in module user_networks ''"),
-        (":net", "cannot import module ''"),
-    ],
-)
-def test_networks_of_the_user_that_cannot_be_found(
-    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    module_in(tmp_path, "user_networks", USER_CODE, monkeypatch)
-    with pytest.raises(UsageError) as caught:
-        parse_network(spec)
-    assert message in str(caught.value)
-
-
-def test_a_broken_module_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    name = module_in(tmp_path, "broken_networks", "1 / 0", monkeypatch)
-    with pytest.raises(UsageError, match="cannot import module 'broken_networks': ZeroDivisionError"):
-        parse_network(f"{name}:net")
-
-
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        (lambda image_shape, classes: 3, r"built int; expected a torch\.nn\.Module"),
-        (lambda image_shape, classes: nn.Flatten(), r"gives \(2, 64\) for two .* 1×8×8; expected \(2, 3\)"),
-        (lambda image_shape, classes: nn.Linear(5, classes), "fails on two images of 1×8×8: RuntimeError"),
-        (lambda image_shape, classes: nn.LSTM(8, 3), "fails on two images of"),
-        (lambda image_shape: nn.Flatten(), "cannot be called with .* too many positional arguments"),
-        (nn.Flatten(), "found one Flatten as network; expected a function or class"),
-    ],
-)
-def test_networks_that_break_the_contract(network: Callable[..., object], message: str):
-    with pytest.raises(UsageError, match=message):
-        build_network(network, (1, 8, 8), 3)
-
-
-def test_the_check_leaves_no_trace():
-    def network(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-        return nn.Sequential(
-            nn.BatchNorm2d(image_shape[0]), nn.Dropout().eval(), nn.Flatten(), nn.LazyLinear(classes)
-        )
-
-    module = build_network(network, (1, 8, 8), 3)
-    assert [part.training for part in module] == [True, False, True, True]
-    assert module[0].num_batches_tracked == 0
-    assert module[0].running_var.eq(1).all()
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())

@@ -23,6 +23,7 @@ from datacondense.cli import main
 from datacondense.experiments.search import PAPER_SPACE, Grid, Search, rank_correlation, read_space
 from datacondense.experiments.search import space as search_space
 from datacondense.experiments.search.page import search_section
+from datacondense.experiments.search.result import whole_list_correlation
 from datacondense.experiments.search.running import search
 from datacondense.experiments.search.space import Configuration, configurations, excluded, spread
 from datacondense.experiments.search.study import SharedStudy, open_storage
@@ -71,6 +72,15 @@ def test_correlations_are_those_by_hand() -> None:
     assert rank_correlation([1.0, 1.0], [1.0, 2.0]) == {"n": 2, "spearman": None, "kendall": None}
 
 
+def test_the_whole_list_is_what_was_trained_on_both() -> None:
+    def row(**accuracies: float) -> dict[str, Any]:
+        return {"ranking": [{"label": label, "validation": value} for label, value in accuracies.items()]}
+
+    proxy, whole = row(a=0.1, b=0.2, c=0.3, d=0.4, alone=0.5), row(d=4.0, c=2.0, b=3.0, a=1.0, other=5.0)
+    found = whole_list_correlation(proxy, whole)
+    assert found == {"n": 4, "spearman": pytest.approx(0.8), "kendall": pytest.approx(4 / 6)}
+
+
 def test_search_and_rerun(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result["space"]["networks"] == 4
@@ -87,6 +97,7 @@ def test_search_and_rerun(tmp_path: Path) -> None:
     again = run(tmp_path)
     assert complete(url) == before
     assert again["proxies"] == result["proxies"]
+    assert again["run"]["seconds"] == result["run"]["seconds"] > 0, "the time of all invocations"
     assert (tmp_path / "search.png").stat().st_size > 1000
     with pytest.raises(UsageError, match="was made with space"):
         run(tmp_path, Grid({"width": [2, 8]}))
@@ -200,7 +211,9 @@ def test_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_space(str(file)) == Grid({"width": [2, 4], "norm": ["none"]})
     for text, message in [
         ("width = 3", "expected a list"), ("breadth = [1]", "unknown setting"), ("width = [1, 1]", "twice"),
-        ('norm = ["bach"]', "bach"), ("", "empty"), ("=", "neither TOML"),
+        ('norm = ["bach"]', "bach"), ("", "empty"), ("=", "is not TOML"),
+        ("width = [[2]]", "whole numbers or of words"), ("width = [true]", "whole numbers or of words"),
+        ("width = " + "[" * 9999, "is not TOML"),
     ]:  # fmt: skip
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
@@ -210,7 +223,7 @@ def test_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text((ROOT / "docs" / "search.md").read_text().partition("```toml\n")[2].partition("```")[0])
     assert len(configurations(read_space(str(file)), (1, 28, 28), 10)) == 3 * 2 * 2 * 1 * 2  # as documented
     (tmp_path / "space.json").write_text("[1]")
-    with pytest.raises(UsageError, match="holds a list"):
+    with pytest.raises(UsageError, match="Expected `object`, got `array`"):
         read_space(str(tmp_path / "space.json"))
     with pytest.raises(UsageError, match="cannot be read"):
         read_space(str(tmp_path / "none.toml"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from datacondense import ConvNet, Machine, Recipe, UsageError
-from datacondense.augmentation import draw
+from datacondense import ConvNet, ImageDataset, Machine, Recipe, UsageError, condense, load_dataset
+from datacondense.augmentation import Augmentation, draw
 from datacondense.randomness import global_stream, stream
 from datacondense.training import accuracy, predict, train
+from pictures import fill
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -55,6 +57,35 @@ def test_the_papers_recipes() -> None:
     assert Recipe.of_paper("mnist") == Recipe(1000, 0.01, 0.9, 5e-4, 0.5, 0.1, 256, "crop-scale-rotate")
     rates = [Recipe(epochs=300).learning_rate_in(epoch) for epoch in range(300)]
     assert rates == [0.01] * 150 + [pytest.approx(0.001)] * 150
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop-scale-rotate", "crop-noise"])
+def test_every_batch_is_augmented_anew(augmentation: Augmentation, toy, exact: Machine) -> None:
+    network, seen = network_for(toy, exact), []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    recipe = Recipe(epochs=2, augmentation=augmentation)
+    train(network, toy.images, toy.labels, recipe, stream(0, "o"), exact, prepare=toy.normalise)
+    plain = toy.normalised().double()
+    # Which images of the whole set a network saw unchanged, in each epoch.
+    unchanged = [(batch[:, None] - plain).flatten(2).abs().amax(2).amin(1) < 1e-6 for batch in seen]
+    assert len(unchanged) == 2
+    for epoch in unchanged:
+        assert epoch.all() if augmentation == "none" else epoch.float().mean() < 0.2
+    mean = [batch.flatten(1).mean(1).sort().values for batch in seen]
+    assert torch.allclose(mean[0], mean[1]) == (augmentation == "none"), "drawn for each epoch"
+
+
+def test_mnist_is_what_was_read_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "mnist", each=5)
+    monkeypatch.delenv("DATACONDENSE_DATA", raising=False)
+    own = load_dataset(tmp_path / "mnist").train
+    assert own.name == "mnist"
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
+    known = load_dataset("mnist").train
+    named = ImageDataset.create(own.images, own.labels, name="mnist")
+    machine = Machine(torch.device("cpu"), "float32", None)
+    recipes = [condense(data, 1, "random", machine=machine).recipe for data in (own, known, named)]
+    assert recipes == [Recipe(), Recipe.of_paper("mnist"), Recipe.of_paper("mnist")]
 
 
 def test_a_step_is_sgd_with_momentum_and_weight_decay(exact: Machine) -> None:

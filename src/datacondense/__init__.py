@@ -1,53 +1,17 @@
 """datacondense: a large labelled image dataset → a few synthetic images per class that train as well."""
 
+from importlib import import_module
 from importlib.metadata import version
-
-from datacondense.condensed import CondensedDataset
-from datacondense.condensing import condense
-from datacondense.data import DataSplits, ImageDataset, load_dataset
-from datacondense.errors import DatacondenseError, UsageError
-from datacondense.evaluation import Score, evaluate
-from datacondense.machine import Machine
-from datacondense.methods import (
-    DatasetDistillation,
-    Forgetting,
-    GradientMatching,
-    Herding,
-    KCenter,
-    Method,
-    NearestMean,
-    RandomSelection,
-)
-from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
-from datacondense.training import Recipe
+from typing import TYPE_CHECKING
 
 __version__ = version("datacondense")
 
-__all__ = [
-    "MLP",
-    "VGG11",
-    "AlexNet",
-    "AlexNetDD",
-    "CondensedDataset",
-    "ConvNet",
-    "DataSplits",
-    "DatacondenseError",
-    "DatasetDistillation",
-    "Forgetting",
-    "GradientMatching",
-    "Herding",
-    "ImageDataset",
-    "KCenter",
-    "LeNet",
-    "Machine",
-    "Method",
-    "NearestMean",
-    "RandomSelection",
-    "Recipe",
-    "ResNet18",
-    "Score",
-    "UsageError",
-    "condense",
-    "evaluate",
-    "load_dataset",
-]
+if TYPE_CHECKING:
+    from datacondense.api import *  # noqa: F403
+else:  # `api` imports PyTorch, which takes seconds: it waits until something of it is used
+
+    def __getattr__(name: str) -> object:
+        return getattr(import_module("datacondense.api"), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *import_module("datacondense.api").__all__]

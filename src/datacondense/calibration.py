@@ -6,22 +6,23 @@ Remembered, because a choice that hung on the noise of each start would make equ
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
 from datacondense.errors import DatacondenseError
-from datacondense.files import cache_folder, write_atomically
+from datacondense.files import cache_folder, write_json
 from datacondense.hardware import hardware
+from datacondense.reading import Damaged, read_json
 
 #: How much faster bfloat16 must be before it is chosen: well above the noise of a measurement.
 _WORTHWHILE = 1.25
-_MICRO_BATCHES = (32, 16, 8, 64)
+MicroBatch = Literal[32, 16, 8, 64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Calibration:
 
     bfloat16: bool
     """Convolutions, forward and backward, are clearly faster in bfloat16 than in float32."""
-    micro_batch: int
+    micro_batch: MicroBatch
     """Images in flight at once for which a convolutional block is fastest: what the caches hold."""
 
 
@@ -39,16 +40,12 @@ def calibration(device: torch.device) -> Calibration:
     """The choices for `device`, measured or remembered from an earlier process."""
     key = f"{hardware(device)}, torch {torch.__version__}"
     path = cache_folder() / f"machine-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    try:
-        remembered = json.loads(path.read_text())
-        return Calibration(bool(remembered["bfloat16"]), int(remembered["micro_batch"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        measured = _measured(device)
-    try:
+    with suppress(OSError, Damaged):
+        return read_json(path, Calibration)
+    measured = _measured(device)
+    with suppress(OSError, DatacondenseError):  # measured again next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"machine": key, **asdict(measured)}).encode())
-    except (OSError, DatacondenseError):
-        pass  # measured again next time
+        write_json(path, {"machine": key, **asdict(measured)})
     return measured
 
 
@@ -59,7 +56,8 @@ def _measured(device: torch.device) -> Calibration:
     float32, bfloat16_seconds = map(min, zip(*rounds, strict=True))
     bfloat16 = float32 / bfloat16_seconds > _WORTHWHILE
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    seconds = {size: _seconds_per_image(device, dtype, size) for size in _MICRO_BATCHES}
+    sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
+    seconds = {size: _seconds_per_image(device, dtype, size) for size in sizes}
     # 32 is known to be good; another size must show that it is better.
     best = min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
     return Calibration(bfloat16, best)

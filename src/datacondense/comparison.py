@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from datacondense.condensed import CondensedDataset
 from datacondense.evaluation import Score
 from datacondense.training import Recipe
@@ -42,6 +40,8 @@ def welch(one: Score, other: Score) -> float | None:
     ]
     if len(sides) < 2 or all(std == 0 for _, std, _ in sides):
         return None
+    from scipy import stats  # takes a second, which nobody should wait for help
+
     return float(stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from datacondense.errors import DatacondenseWarning
+from datacondense.stopping import at_once
 
 #: Images n c h w → logits n k.
 Forward = Callable[[Tensor], Tensor]
@@ -56,9 +57,9 @@ class _Compiled:
         # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
         fast.__code__ = fast.__code__.replace()
         # With PyTorch's own random numbers, dropout is the same as without compilation.
-        self.attempt: Callable[..., Any] | None = torch.compile(
-            fast, dynamic=False, options={"fallback_random": True}
-        )
+        self.attempt: Callable[..., Any] | None
+        with at_once():  # the first time, it imports the compiler, for seconds
+            self.attempt = torch.compile(fast, dynamic=False, options={"fallback_random": True})
         self.checked: set[tuple[object, ...]] = set()
 
     def __call__(self, images: Float[Tensor, "n c h w"], *inputs: object) -> Any:
@@ -66,9 +67,12 @@ class _Compiled:
             return self.plain(images, *inputs)
         graph = (images.shape, torch.is_grad_enabled(), self._module().training)
         try:
-            if graph not in self.checked and not self._agrees(self.attempt, images, *inputs):
-                return self._give_up("its results are not those of the plain network", images, *inputs)
-            self.checked.add(graph)
+            if graph not in self.checked:
+                with at_once():  # it compiles, for up to minutes
+                    agrees = self._agrees(self.attempt, images, *inputs)
+                if not agrees:
+                    return self._give_up("its results are not those of the plain network", images, *inputs)
+                self.checked.add(graph)
             return self.attempt(images, *inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

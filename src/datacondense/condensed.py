@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from datacondense.data.hub import quiet_datasets
 from datacondense.data.images import ImageDataset
+from datacondense.data.source import Source
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import SOFTWARE, locked, require_ours, write_atomically
 from datacondense.reading import Damaged, pack_tensors, read_tensors
@@ -59,6 +60,19 @@ class CondensedDataset:
         return self.data.labels
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return self.data.class_names
+
+    @property
+    def source(self) -> Source | None:
+        """Where the real images were read from; None where they came from memory."""
+        data = self.record["data"]
+        if "source" not in data:  # from before that was recorded; the seed set test images aside, too
+            return Source(data["name"], split_seed=self.record["seed"])
+        return Source.from_record(data["source"]) if data["source"] else None
+
+    @property
     def ipc(self) -> int:
         """Images per class."""
         return int(self.record["ipc"])
@@ -69,6 +83,11 @@ class CondensedDataset:
     def __repr__(self) -> str:
         method, ipc = self.record["method"]["name"], self.ipc
         return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {ipc} by {method})"
+
+    def normalise(self, images: Shaped[Tensor, "m c h w"]) -> Float[Tensor, "m c h w"]:
+        """Other images (uint8, or float pixel values in [0, 1]) as `to_torch` normalises these: for testing
+        networks that were trained on them."""
+        return self.data.normalise(images)
 
     def to_torch(self) -> TensorDataset:
         """Normalised images (float32, n c h w) and labels (int64), ready for a `DataLoader`."""

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import msgspec
 import torch
-from tqdm import tqdm
+from msgspec import Meta
 
 from datacondense.condensed import RESULT, CondensedDataset
-from datacondense.data.images import ImageDataset
+from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
-from datacondense.methods import Method, State, Task
+from datacondense.methods import Method, State, Task, as_method
 from datacondense.methods.contract import misfit
-from datacondense.networks import ConvNet, Network, describe_network
-from datacondense.provenance import provenance, versions
+from datacondense.networks import Network, as_network, describe_network
+from datacondense.progress import Progress
+from datacondense.provenance import Provenance, provenance, versions
+from datacondense.reading import Amount, Damaged, read_json
 from datacondense.record import SCHEMA, Record
-from datacondense.run_folder import Progress, RunFolder
-from datacondense.stopping import sigterm_interrupts
+from datacondense.report.opening import opening
+from datacondense.run_folder import Reached, RunFolder
+from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
 
 
+@stoppable()
 def condense(
-    real: ImageDataset,
+    real: ImageDataset | DataSplits | str | Path,
     ipc: int,
-    method: Method,
-    network: Network | None = None,
+    method: Method | str = "gradient-matching",
+    network: Network | str | None = None,
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
@@ -44,13 +47,16 @@ def condense(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
 
     Args:
+        real: images, the training part of splits, or a name or folder that `load_dataset` reads.
         ipc: images per class, 1 or more.
-        network: what is matched, or extracts features; the paper's ConvNet by default. Any callable
-            (image_shape, classes) → nn.Module.
+        method: one with its settings, or a name ("herding") for the default ones.
+        network: what is matched, or extracts features; the paper's ConvNet by default. A name
+            ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
@@ -63,6 +69,8 @@ def condense(
             artifact of the same settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`: files that prove to be ours by their
             content, never others. The old artifact stays until the new one is complete.
+        progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
+            takes, and without a terminal how far it is about every minute. False: nothing.
 
     Raises:
         UsageError: ipc below 1, one class only, a class without images or with a name that cannot be stored;
@@ -73,12 +81,19 @@ def condense(
     """
     if ipc < 1:
         raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
+    real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
-    network = network or ConvNet()
+    if ipc > (largest := max(map(len, real.indices_by_class))):
+        raise UsageError(
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
+            "lower --ipc"
+        )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
-    task = replace(task, machine=machine)
+    title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
+    shown = Progress(title, method.steps, images=each, show=progress)
+    task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
     if out is None:
         return _condensed(task, method, record, recipe, None, resume=False)
@@ -103,51 +118,72 @@ def _condensed(
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
-    progress = run.restored(task) if run and resume else None
-    if progress is None:
+    reached = run.restored(task) if run and resume else None
+    task.progress.say(opening(task, method, reached.done if reached else 0))
+    if reached is None:
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
         _require_finite(state, {}, 0)
-        progress = Progress(0, state, (), 0.0)
-    started -= progress.seconds
-    title = f"{method.name} {task.real.name} ipc {task.ipc}"
-    bar = tqdm(total=method.steps, initial=progress.done, desc=title, unit="it", dynamic_ncols=True,
-               disable=not sys.stderr.isatty())  # fmt: skip
-    with bar, sigterm_interrupts():
+        reached = Reached(0, state, (), 0.0)
+    started -= reached.seconds
+    with task.progress.start(reached.done) as shown:
         try:
-            for k in range(progress.done, method.steps):
-                state, metrics = _step(method, task, progress.state, k)
+            for k in range(reached.done, method.steps):
+                check_stop()
+                state, metrics = _step(method, task, reached.state, k)
                 row = {"iteration": k, **metrics}
-                progress = Progress(k + 1, state, (*progress.metrics, row), time.perf_counter() - started)
-                bar.update()
-                bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+                reached = Reached(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
+                shown.finish(metrics)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
-                    run.checkpoint(progress)
+                    run.checkpoint(reached)
                     saved = time.perf_counter()
         except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
             if run:
-                run.keep(progress, stop)
+                run.keep(reached, stop)
             raise
-        condensed = _artifact(task, progress.state, record, recipe or method.recipe(task, progress.state))
+        condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
         if run:
             cost = {  # the memory in bytes, since the run was last started
                 "seconds": round(time.perf_counter() - started, 1),
                 "peak_memory": peak_memory(machine.device),
             }
-            run.finish(condensed, progress, circumstances | cost)
+            run.finish(condensed, reached, circumstances | cost)
     return condensed
 
 
-def run_result(folder: Path) -> dict[str, Any] | None:
-    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself."""
-    path = folder / RESULT
-    if not path.exists():
-        return None
+def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:
+    if isinstance(real, str | Path):
+        real = load_dataset(real, seed=seed)
+    real = real.train if isinstance(real, DataSplits) else real
+    if not isinstance(real, ImageDataset):
+        raise UsageError(
+            f"found {type(real).__name__} to condense; expected what load_dataset gives, which takes names, "
+            "folders, arrays, tensors and torch datasets"
+        )
+    return real
+
+
+class RunResult(Provenance):
+    """What a run cost, and where it was."""
+
+    iterations: Annotated[int, Meta(ge=0)]
+    seconds: Amount
+    peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
+    """Bytes."""
+
+
+def run_result(folder: Path) -> RunResult | None:
+    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself.
+
+    Raises:
+        Damaged: the file holds something else.
+    """
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DatacondenseError(f"{path} cannot be read ({error}); remove it to go on without it") from None
-    return result
+        return read_json(folder / RESULT, RunResult)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        raise error.advising("move it away to continue without it") from None
 
 
 def _record(task: Task, method: Method) -> dict[str, Any]:

@@ -7,9 +7,18 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
+
+
+def printable(text: str) -> str:
+    """`text` with what would control a terminal (escapes, line breaks, reversed writing) shown as \\x1b.
+
+    Names of files and classes come from strangers.
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class DatacondenseError(Exception):
@@ -19,6 +28,9 @@ class DatacondenseError(Exception):
     """
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(DatacondenseError, ValueError):
@@ -38,7 +50,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, DatacondenseWarning):
-            tqdm.write(f"datacondense: {message}", file=sys.stderr)
+            tqdm.write(printable(f"datacondense: {message}"), file=sys.stderr)
         else:
             usual(message, category, *place, **options)
 
@@ -55,3 +67,49 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return UsageError(f"unknown {kind} '{name}'; {hint}Known: {', '.join(known)}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or PyTorch on any device, could not get the memory that it asked for."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have. NaN and infinity are in none."""
+
+    least: int | float
+    most: int | float
+    above: bool = False
+    """`least` itself is not among them."""
+
+    def require(self, name: str, number: int | float | None) -> None:
+        """Raise `UsageError` for a `number` outside; None, a choice left open, is inside."""
+        if number is None:
+            return
+        if not (number > self.least if self.above else number >= self.least):  # as of NaN, too
+            expected = f"{'above' if self.above else 'at least'} {self.least:,}"
+        elif number > self.most:
+            expected = f"at most {self.most:,}"
+        else:
+            return
+        raise UsageError(f"{name.replace('_', ' ')} must be {expected}; found {number:,}")
+
+    def require_of(self, settings: object, *names: str) -> None:
+        """`require` for these attributes of an object."""
+        for name in names:
+            self.require(name, getattr(settings, name))
+
+
+#: Of things: images, epochs, iterations, networks.
+COUNT = Range(1, 10**9)
+#: Learning rates, step sizes and what multiplies them.
+RATE = Range(0, 10_000, above=True)
+#: Momentum, and parts of a whole.
+FRACTION = Range(0, 1)
+
+
+def install_with(extra: str) -> str:
+    """What to do where an optional part is not installed; it works where the source was cloned to."""
+    return f"in the folder of the source, pip install -e '.[{extra}]' installs it"

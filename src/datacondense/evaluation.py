@@ -5,19 +5,22 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from datacondense.condensed import CondensedDataset
-from datacondense.data.images import ImageDataset
+from datacondense.data import DataSplits, ImageDataset
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
-from datacondense.networks import ConvNet, Network, build_network, describe_network
+from datacondense.networks import Network, as_network, build_network, describe_network
+from datacondense.progress import Progress
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
+from datacondense.report.opening import circumstances, time_ahead
 from datacondense.training import Recipe, accuracy, train
 from datacondense.trials import KeptTrials
 
@@ -40,37 +43,50 @@ class Score:
         return statistics.pstdev(self.accuracies)
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} % (n = {len(self.accuracies)})"
+        n = len(self.accuracies)
+        spread = f" ± {100 * self.std:.1f}" if n > 1 else ""  # one network varies from no other
+        return f"{100 * self.mean:.1f}{spread} % (n = {n})"
 
 
 def evaluate(
-    training: CondensedDataset | ImageDataset,
-    test: ImageDataset,
-    network: Network | None = None,
+    training: CondensedDataset | ImageDataset | str | Path,
+    test: ImageDataset | DataSplits | None = None,
+    network: Network | str | None = None,
     *,
     trials: int = 20,
     recipe: Recipe | None = None,
     seed: int = 0,
     machine: Machine | None = None,
+    progress: bool | None = None,
 ) -> Score:
     """Train `trials` freshly drawn networks on `training` and test each on `test`.
 
     Args:
-        training: a condensed set, or real images for comparison.
-        test: real images; they are normalised with mean and std of `training`.
-        network: the paper's ConvNet by default.
+        training: a condensed set or the folder of one, or real images for comparison.
+        test: real images, which are normalised with mean and std of `training`; by default the test images
+            of the data that `training` was read or condensed from, read again.
+        network: the paper's ConvNet by default; a network or a name, see `condense`.
         trials: networks; the paper: 20 for each of 5 condensed sets.
         recipe: that of the condensed set by default; for real images the paper's for a dataset of this name.
         seed: draws weights, order and augmentation; trial i is the same whatever `trials` is.
         machine: device and precision; detected by default.
+        progress: a bar, lines or nothing on stderr; see `condense`.
 
     Raises:
-        UsageError: images or number of classes differ between `training` and `test`; trials below 1.
+        UsageError: images or number of classes differ between `training` and `test`; trials below 1; no
+            test images, and `training` came from memory.
     """
-    data, recipe = _images(training), recipe or _recipe(training)
-    network = network or ConvNet()
+    network = as_network(network)
+    if isinstance(training, str | Path):
+        training = CondensedDataset.load(training)
+    if not isinstance(training, CondensedDataset | ImageDataset):
+        raise UsageError(
+            f"found {type(training).__name__} to train on; expected a condensed set, its folder, or the "
+            "training images of load_dataset(…).train"
+        )
+    data, recipe, test = _images(training), recipe or _recipe(training), _test_images(training, test)
     machine = machine or Machine.detect()
-    return Score(tuple(_accuracies(data, test, network, range(trials), recipe, seed, machine)))
+    return Score(tuple(_accuracies(data, test, network, range(trials), recipe, seed, machine, progress)))
 
 
 def _accuracies(
@@ -81,6 +97,7 @@ def _accuracies(
     recipe: Recipe,
     seed: int,
     machine: Machine,
+    progress: bool | None,
 ) -> Iterator[float]:
     """Of trial after trial, up to `trials.stop`; those before `trials.start` are done."""
     if trials.stop < 1:
@@ -88,19 +105,32 @@ def _accuracies(
     require_same_shape(data, test)
     passes = trials.stop * (recipe.epochs * len(data) + len(test) // 3)
     machine = machine.for_work(passes, *data.image_shape[1:])
+    title = f"evaluate {describe_network(network)}"
+    shown = Progress(title, trials.stop, "network", recipe.epochs * len(data), progress)
+    shown.say(_opening(network, data, recipe, passes * len(trials) // trials.stop, machine))
     module = None
-    for trial in trange(trials.start, trials.stop, initial=trials.start, total=trials.stop,
-                        desc=f"evaluate {describe_network(network)}", unit="network",
-                        dynamic_ncols=True, disable=not sys.stderr.isatty()):  # fmt: skip
-        with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
-            fresh = machine.place(build_network(network, data.image_shape, data.classes))
-            if machine.compile and module is not None:  # what is compiled belongs to the module
-                module.load_state_dict(fresh.state_dict())
-                fresh = module
-            module = fresh.train()
-            generator = stream(seed, "evaluation order", trial)
-            train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise)
-        yield accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
+    with shown.start(trials.start):
+        for trial in trials:
+            with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
+                fresh = machine.place(build_network(network, data.image_shape, data.classes))
+                if machine.compile and module is not None:  # what is compiled belongs to the module
+                    module.load_state_dict(fresh.state_dict())
+                    fresh = module
+                module = fresh.train()
+                generator = stream(seed, "evaluation order", trial)
+                train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise,
+                      observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
+            found = accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
+            shown.finish({"accuracy": found})
+            yield found
+
+
+def _opening(
+    network: Network, data: ImageDataset, recipe: Recipe, passes: int, machine: Machine
+) -> Iterator[str]:
+    name = describe_network(network, data.image_shape)
+    yield f"{name}, {recipe.epochs:,} epochs on {len(data):,} images; {circumstances(machine)}"
+    yield time_ahead(passes, network, data, machine)
 
 
 def evaluate_recorded(
@@ -113,6 +143,7 @@ def evaluate_recorded(
     seed: int,
     machine: Machine,
     kept: KeptTrials,
+    progress: bool | None = None,
 ) -> tuple[Score, dict[str, Any]]:
     """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run.
 
@@ -131,14 +162,14 @@ def evaluate_recorded(
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
             "recipe": asdict(recipe),
             "seed": seed,
-            "trials": trials,
-        }
+        },
+        trials,
     )
     if done.accuracies:
         tqdm.write(f"{len(done.accuracies)} of {trials} networks are done; going on", file=sys.stderr)
     earlier = done.seconds
     missing = range(len(done.accuracies), trials)
-    for found in _accuracies(data, test, network, missing, recipe, seed, machine):
+    for found in _accuracies(data, test, network, missing, recipe, seed, machine, progress):
         done.accuracies.append(found)
         done.seconds = earlier + time.perf_counter() - started
         done.save()
@@ -157,7 +188,20 @@ def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
 
 
 def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:
-    return training.recipe if isinstance(training, CondensedDataset) else Recipe.of_paper(training.name)
+    return training.recipe if isinstance(training, CondensedDataset) else Recipe.of_paper(training.known_as)
+
+
+def _test_images(
+    training: CondensedDataset | ImageDataset, test: ImageDataset | DataSplits | None
+) -> ImageDataset:
+    if test is None:
+        if training.source is None:
+            raise UsageError("the data came from memory and cannot be read again; give `test` images")
+        test = training.source.load()
+    test = test.test if isinstance(test, DataSplits) else test
+    if not isinstance(test, ImageDataset):
+        raise UsageError(f"found {type(test).__name__} as test images; expected load_dataset(…).test")
+    return test
 
 
 def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:
@@ -166,6 +210,13 @@ def require_same_shape(training: ImageDataset, test: ImageDataset) -> None:
         raise UsageError(
             f"the training images are {_shape(training)}, the test images {_shape(test)}; they must agree"
         )
+
+
+def require_buildable(networks: Iterable[Network], data: ImageDataset) -> None:
+    """Raise `UsageError` where a network cannot be built for `data`: before the first of them is trained."""
+    for network in networks:
+        with global_stream(0, "a network on trial"):
+            build_network(network, data.image_shape, data.classes)
 
 
 def _shape(data: ImageDataset) -> str:

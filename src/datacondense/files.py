@@ -135,9 +135,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def require_new_file(path: Path, *, overwrite: bool) -> None:
-    """Raise `UsageError` where writing `path` would replace a file without leave, or cannot be done."""
-    if path.exists() and not overwrite:
+def require_new_file(path: Path, *, overwrite: bool, flag: str = "--out") -> None:
+    """Raise `UsageError` where writing `path` would replace a file without leave, one that is not provably
+    ours with leave, or cannot be done. `flag` chooses another place.
+    """
+    if overwrite:
+        require_ours(path, flag)
+    elif os.path.lexists(path):
         raise UsageError(f"{path} exists; choose another name or --overwrite it")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write to {path.parent}; it must be a folder that exists and may be written")

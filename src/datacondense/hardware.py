@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,6 +55,14 @@ def _has_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
+def total_memory() -> int:
+    """The memory of this machine in bytes; without bound where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return sys.maxsize
+
+
 def forget_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` count from now; a process on another system than Linux keeps its peak."""
     if device.type == "cuda":
@@ -75,3 +85,38 @@ def peak_memory(device: torch.device) -> int:
         import resource  # not on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: what the system, the container and the process's own limit
+    leave; None where it cannot be told."""
+    limits = [_system_memory(), _container_memory(), _process_memory()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _system_memory() -> int | None:
+    with suppress(OSError, IndexError):  # with what the system would give up of its caches
+        return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    with suppress(AttributeError, ValueError, OSError):  # all there is, on macOS
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _container_memory() -> int | None:
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, IndexError):  # no limit reads "max"
+        used, limit = (int((group / f"memory.{name}").read_text()) for name in ("current", "max"))
+        cached = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+        return max(0, limit - used + cached)
+    return None
+
+
+def _process_memory() -> int | None:
+    with suppress(ImportError, OSError, IndexError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 1024
+            return max(0, limit - used)
+    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from datacondense.calibration import calibration
 from datacondense.compilation import Forward, compiled, compiler
-from datacondense.errors import UsageError
+from datacondense.errors import Range, UsageError, unknown_name
 from datacondense.hardware import keep_freed_memory
 
 T = TypeVar("T")
@@ -22,6 +23,10 @@ Precision = Literal["auto", "bfloat16", "float32", "float64"]
 
 #: Passes over a 32×32 image above which a run is longer than its compilation, several times over.
 _LONG = 100_000
+#: Kinds of devices whose precision, memory and compilation are known here.
+DEVICES = ("cpu", "cuda", "mps")
+#: Of which a process asks PyTorch; thousands more than there are processors abort it.
+MOST_THREADS = max(64, 2 * (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Machine:
     """Images in flight at once on the real side; None for the whole batch."""
     compile: bool | None = False
     """Compile what runs often; None: where the work is long enough to pay for it and there is a compiler."""
+    why: str = field(default="as asked", compare=False, repr=False)
+    """The reason for `compile`, for people."""
 
     @classmethod
     def detect(
@@ -56,12 +63,11 @@ class Machine:
             threads: of PyTorch, for this process; left as it is by default.
 
         Raises:
-            UsageError: an unknown or unavailable device, or one without `precision`; threads below 1.
+            UsageError: an unknown or unavailable device, or one without `precision`; threads out of range.
         """
         place = _device(device, precision)
         if threads is not None:
-            if threads < 1:
-                raise UsageError(f"--threads must be at least 1; found {threads}")
+            Range(1, MOST_THREADS).require("--threads", threads)
             torch.set_num_threads(threads)
         best = calibration(place)
         if precision == "auto":
@@ -75,9 +81,14 @@ class Machine:
         """
         if self.compile is not None:
             return self
-        long = images * height * width >= _LONG * 32 * 32
-        able = self.precision != "float64" and self.device.type != "mps" and compiler() is not None
-        return replace(self, compile=long and able)
+        obstacles = {
+            "it would take longer than the work": images * height * width < _LONG * 32 * 32,
+            "never in float64": self.precision == "float64",
+            "not tried on Metal yet": self.device.type == "mps",
+            "no C++ compiler was found": compiler() is None,
+        }
+        why = next((reason for reason, applies in obstacles.items() if applies), None)
+        return replace(self, compile=why is None, why=why or "which takes a minute or two first")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -135,6 +146,8 @@ def _device(name: str, precision: Precision) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() and precision != "float64" else "cpu")
+    if name.partition(":")[0] not in DEVICES:
+        raise unknown_name("device", name, ("auto", *DEVICES))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

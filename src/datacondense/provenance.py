@@ -10,7 +10,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -27,10 +27,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def provenance(machine: Machine) -> dict[str, Any]:
-    """What a recorded result must name besides its settings and seconds. Call it when the work starts: the
-    source tree may have moved on when it ends.
-    """
+class Provenance(TypedDict):
+    """What a recorded result must name besides its settings and seconds."""
+
+    command: str
+    commit: str | None
+    date: str
+    hardware: str
+    precision: str
+    versions: dict[str, str]
+
+
+def provenance(machine: Machine) -> Provenance:
+    """Of a run on `machine`. Call it when the work starts: the source tree may have moved on when it ends."""
     return {
         "command": _command(),
         "commit": _commit(),
@@ -42,7 +51,8 @@ def provenance(machine: Machine) -> dict[str, Any]:
 
 
 def _command() -> str:
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0]).name
+    words = [*(["python", "-m", "datacondense"] if program == "__main__.py" else [program]), *sys.argv[1:]]
     settings = (
         [f"DATACONDENSE_DATA={os.environ['DATACONDENSE_DATA']}"] if "DATACONDENSE_DATA" in os.environ else []
     )

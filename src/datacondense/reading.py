@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import safetensors
@@ -15,9 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, printable
 
 T = TypeVar("T")
+
+#: For descriptions: an accuracy; a count or a number of seconds, bytes, ….
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 #: What the name of our entry in a safetensors file begins with: it proves whose file it is.
 ENTRY = "datacondense."
@@ -33,7 +37,8 @@ class Damaged(DatacondenseError):
         self.path, self.reason, self.advice = path, reason, advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})" + (f"; {self.advice}" if self.advice else "")
+        advice = f"; {self.advice}" if self.advice else ""
+        return printable(f"{self.path} is damaged ({self.reason}){advice}")
 
     def advising(self, advice: str) -> Damaged:
         """The same, with what to do about it, which whoever reads the file knows."""
@@ -89,6 +94,11 @@ def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[
         return described, safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise Damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor: equal where one set of tensors can take the place of another."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def read_bytes(path: Path) -> bytes:

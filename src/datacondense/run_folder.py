@@ -47,7 +47,7 @@ from datacondense.settings import later
 
 
 @dataclass(frozen=True)
-class Progress:
+class Reached:
     """The last good state and how it came about; replaced as a whole, so an interrupt finds it consistent."""
 
     done: int
@@ -108,7 +108,7 @@ class RunFolder:
                 for path in made:
                     path.rmdir()
 
-    def checkpoint(self, progress: Progress) -> None:
+    def checkpoint(self, progress: Reached) -> None:
         """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
         tensors = {f"extra.{name}": tensor for name, tensor in progress.state.extra.items()}
         tensors |= {"images": progress.state.images, "labels": progress.state.labels}
@@ -130,7 +130,7 @@ class RunFolder:
         write_atomically(path, content)
         self._kept = progress.done
 
-    def keep(self, progress: Progress, stop: BaseException) -> None:
+    def keep(self, progress: Reached, stop: BaseException) -> None:
         """Save what was done when `stop` ended it; a note to `stop` says what is kept."""
         if progress.done > (self._kept or 0):
             self.checkpoint(progress)
@@ -140,7 +140,7 @@ class RunFolder:
         elif isinstance(stop, KeyboardInterrupt):
             stop.add_note("nothing was kept, for the first iteration had not ended")
 
-    def restored(self, task: Task) -> Progress | None:
+    def restored(self, task: Task) -> Reached | None:
         """The progress in the last checkpoint, or in the one before it where the last is damaged; None where
         there is none.
 
@@ -167,7 +167,7 @@ class RunFolder:
             raise damages[0].advising("start again with --overwrite")
         return None
 
-    def finish(self, condensed: CondensedDataset, progress: Progress, result: dict[str, Any]) -> None:
+    def finish(self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any]) -> None:
         """Write the artifact with its metrics and what it cost."""
         rows = [json.dumps({SOFTWARE: self.method.name, **row}) + "\n" for row in progress.metrics]
         about = {
@@ -179,7 +179,7 @@ class RunFolder:
             self.checkpoint(progress)
         write_artifact(self.folder, contents)
 
-    def _read(self, path: Path, task: Task) -> Progress:
+    def _read(self, path: Path, task: Task) -> Reached:
         about, tensors = read_tensors(path, "checkpoint", _About)
         if self.method.open_ended:
             about.record.method.settings["iterations"] = self.method.steps
@@ -207,7 +207,7 @@ class RunFolder:
             raise Damaged(path, wrong)
         if not all(tensor.isfinite().all() for tensor in (state.images, *extra.values())):
             raise Damaged(path, "its numbers are not finite")
-        return Progress(done, state, about.metrics, about.seconds)
+        return Reached(done, state, about.metrics, about.seconds)
 
     def _require_same(self, found: Record) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""

@@ -1,30 +1,97 @@
-"""SIGTERM as an exception: long work is saved when a job scheduler stops it, as it is on Ctrl-C."""
+"""Stopping long work: a signal is noted when it arrives, and the work ends at its next safe point.
+
+An exception raised where the signal arrives can be lost: in a callback of a weak reference Python prints and
+forgets it. A note stays, and `check_stop` raises it between two batches, where nothing is half done.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType
+
+#: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
+_noted: int | None = None
+_at_once = 0
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where it arrives."""
+    """A SIGTERM, raised like a Ctrl-C."""
+
+
+def check_stop() -> None:
+    """A safe point: raise `Terminated` or `KeyboardInterrupt` if a signal has been noted."""
+    if _noted is not None:
+        raise Terminated if _noted == signal.SIGTERM else KeyboardInterrupt
+
+
+def pause(seconds: float) -> None:
+    """Sleep, looking at the note ten times a second."""
+    end = time.monotonic() + seconds
+    check_stop()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+        check_stop()
+
+
+def stop_processes(processes: Sequence[BaseProcess]) -> None:
+    """Send SIGTERM to those that live, and wait until they have saved their work: 30 seconds at most."""
+    started = [process for process in processes if process.pid is not None]
+    for process in started:
+        process.terminate()
+    end = time.monotonic() + 30
+    for process in started:
+        process.join(max(0.0, end - time.monotonic()))
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises `Terminated` inside the block (in the main thread; elsewhere nothing changes)."""
-    if threading.current_thread() is not threading.main_thread():
+def stoppable() -> Iterator[None]:
+    """Inside the block SIGTERM and Ctrl-C are noted; `check_stop`, or the end of the block, raises them.
+
+    A second Ctrl-C raises where it arrives. Blocks may be nested. In other threads than the main one, and for
+    a signal that the process ignores, nothing changes.
+    """
+    global _noted
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread() or _note in map(signal.getsignal, numbers):
         yield
+        check_stop()
         return
-
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, _note)
     try:
         yield
+        check_stop()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _noted = None
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """For calls that last and have no safe point, such as a download: a signal raises where it arrives, too.
+
+    What is lost there is raised at the end of the block, and what was noted before at its beginning.
+    """
+    global _at_once
+    check_stop()
+    _at_once += 1
+    try:
+        yield
+        check_stop()
+    finally:
+        _at_once -= 1
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _noted
+    again = _noted is not None and number == signal.SIGINT
+    _noted = _noted or number
+    if again or _at_once:
+        check_stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datacondense.augmentation import Augmentation, augment
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE, Range
 from datacondense.machine import Machine
 from datacondense.settings import restored
+from datacondense.stopping import check_stop
 
 #: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
 Prepare = Callable[[Tensor], Tensor]
@@ -45,17 +47,21 @@ class Recipe:
     instead of `learning_rate` and its decay; the batches then keep the order of the images."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(
-                f"epochs and batch size must be at least 1; found {self.epochs}, {self.batch_size}"
-            )
-        if not self.learning_rate > 0:
-            raise UsageError(f"the learning rate must be above 0; found {self.learning_rate}")
+        COUNT.require_of(self, "epochs", "batch_size")
+        RATE.require_of(self, "learning_rate", "decay_factor")
+        FRACTION.require_of(self, "momentum", "decay_at")
+        Range(0, RATE.most).require_of(self, "weight_decay")
+        for size in self.step_sizes:
+            Range(0, sys.float_info.max).require("learned step sizes", size)
 
     @classmethod
-    def of_paper(cls, data_name: str) -> Recipe:
-        """The paper's evaluation recipe: MNIST is augmented and trained for 1000 epochs, others 300."""
-        return cls(epochs=1000, augmentation="crop-scale-rotate") if data_name == "mnist" else cls()
+    def of_paper(cls, known_as: str | None) -> Recipe:
+        """The paper's evaluation recipe: MNIST is augmented and trained for 1000 epochs, others 300.
+
+        MNIST is what `ImageDataset.known_as` calls so: a copy of it in a folder of one's own is trained on
+        like any other dataset, unless `condense` and `evaluate` are given this recipe.
+        """
+        return cls(epochs=1000, augmentation="crop-scale-rotate") if known_as == "mnist" else cls()
 
     @classmethod
     def of_whole_set(cls, images: int, *, updates: int = 10_000) -> Recipe:
@@ -113,6 +119,7 @@ def train(
         observe: is called with every batch: the positions of its images, and their logits before the update.
         loss: instead of the mean cross-entropy between logits and labels.
     """
+    check_stop()  # the first optimizer of a process takes PyTorch seconds
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
     size = min(n, recipe.batch_size)
@@ -121,6 +128,7 @@ def train(
     for epoch in range(recipe.epochs) if epochs is None else epochs:
         order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
         for batch in order.split(recipe.batch_size):
+            check_stop()
             for group in optimizer.param_groups:
                 group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
             part = _prepared(images[batch], prepare, machine)
@@ -147,7 +155,10 @@ def predict(
     network.eval()
     batch_size = machine.micro_batch or batch_size
     forward = machine.forward(network, batch_size)
-    outputs = [forward(_prepared(part, prepare, machine)).float() for part in images.split(batch_size)]
+    outputs = []
+    for part in images.split(batch_size):
+        check_stop()
+        outputs.append(forward(_prepared(part, prepare, machine)).float())
     network.train(mode)
     return torch.cat(outputs).cpu()
 

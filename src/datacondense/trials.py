@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from datacondense.errors import DatacondenseError
 from datacondense.files import cache_folder, write_json
+from datacondense.reading import Amount, Damaged, Fraction, read_json
+
+
+class _Kept(msgspec.Struct):
+    accuracies: list[Fraction]
+    seconds: Amount
 
 
 @dataclass
@@ -37,21 +45,23 @@ class KeptTrials(AbstractContextManager["KeptTrials"]):
     def __init__(self) -> None:
         self._paths: list[Path] = []
 
-    def of(self, settings: dict[str, Any]) -> Trials:
-        """What there is of the evaluation with these settings, which JSON can hold: maybe nothing."""
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    def of(self, settings: dict[str, Any], trials: int) -> Trials:
+        """What there is of the evaluation with these settings, which JSON can hold, and so many trials: maybe
+        nothing. What does not fit is done again.
+        """
+        key = hashlib.sha256(json.dumps(settings | {"trials": trials}, sort_keys=True).encode()).hexdigest()
         path = cache_folder() / f"evaluation-{key[:32]}.json"
         self._paths.append(path)
-        try:
-            found = json.loads(path.read_text())
-            return Trials(
-                path, [float(accuracy) for accuracy in found["accuracies"]], float(found["seconds"])
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return Trials(path, [], 0.0)
+        with suppress(OSError, Damaged):
+            found = read_json(path, _Kept)
+            if len(found.accuracies) <= trials:
+                return Trials(path, found.accuracies, found.seconds)
+        return Trials(path, [], 0.0)
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: object, stop: BaseException | None, *_: object) -> None:
+        if stop is None:
             for path in self._paths:
                 with suppress(OSError):
                     path.unlink()
+        elif isinstance(stop, KeyboardInterrupt) and any(path.exists() for path in self._paths):
+            stop.add_note("tested networks are kept; the same command continues with the others")

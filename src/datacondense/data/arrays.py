@@ -33,7 +33,7 @@ def read_memory(data: object, where: str, how: Reading) -> RawSplit:
         return f"{where}, image {index}"
 
     if isinstance(data, ImageDataset):
-        images = resize_all(data.images, how.size)
+        images = resize_all(data.images, how.size, where)
         return RawSplit(images, data.labels.tolist(), where, item, data.class_names, data.jpeg)
     if isinstance(data, IterableDataset):
         raise UsageError(
@@ -51,7 +51,7 @@ def read_memory(data: object, where: str, how: Reading) -> RawSplit:
         raise UsageError(
             f"{where}: labels have shape {tuple(labels.shape)}; expected one label per image, (n,)"
         )
-    images = resize_all(as_images(data[0], where), how.size)
+    images = resize_all(as_images(data[0], where), how.size, where)
     return RawSplit(images, labels.tolist(), where, item)
 
 
@@ -108,11 +108,11 @@ def _read_items(dataset: Dataset[Any], where: str, how: Reading) -> RawSplit:
         return f"{where}, item {index}"
 
     if images and all(isinstance(image, Image.Image) for image in images):
-        pixels, jpeg = decode_all(images, item, how.size)
+        pixels, jpeg = decode_all(images, len(images), where, item, how.size)
     else:
         jpeg = False
         pixels = (
-            resize_all(as_images(_stack(images, where), where), how.size)
+            resize_all(as_images(_stack(images, where), where), how.size, where)
             if images
             else torch.empty(0, 1, 0, 0)
         )

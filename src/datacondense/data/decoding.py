@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,7 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from datacondense.data.memory import require_room
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.stopping import check_stop
 
 #: Suffixes of image files, lower case.
 SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
@@ -25,7 +28,12 @@ SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", 
 # Only these decoders are let near a file: others (EPS) start programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
-Picture = bytes | str | Path | Image.Image
+#: Of an image, in pixels: what JPEG can have.
+_LARGEST_SIDE = 65_535
+#: Values that are resized at a time; as floats they take 256 MiB.
+_PIECE_VALUES = 2**26
+
+Picture = bytes | Path | Image.Image
 
 
 class Decoded(NamedTuple):
@@ -40,18 +48,19 @@ def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | 
     """`32`, `"32"`, `"32x48"` (height × width) or a pair → (height, width).
 
     Raises:
-        UsageError: anything else, or a side below 1.
+        UsageError: anything else, or a side below 1 or beyond what image files can have.
     """
     if resize is None:
         return None
     if isinstance(resize, str):
-        numbers = re.fullmatch(r"(\d+)(?:[x×](\d+))?", resize.strip().lower())
+        numbers = re.fullmatch(r"(\d{1,6})(?:[x×](\d{1,6}))?", resize.strip().lower())
         sides = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
     else:
         sides = (resize, resize) if isinstance(resize, int) else resize
-    if min(sides) < 1:
+    if not 1 <= min(sides) <= max(sides) <= _LARGEST_SIDE:
         raise UsageError(
-            f"resize: found {resize!r}; expected a side such as 32, or height x width as in 32x48"
+            f"resize: found {resize!r}; expected a side such as 32, or height x width as in 32x48, "
+            f"of at most {_LARGEST_SIDE} pixels"
         )
     return sides
 
@@ -62,46 +71,44 @@ def shown_size(size: tuple[int, int] | None) -> str | None:
 
 
 def decode_all(
-    pictures: Iterable[Picture], name: Callable[[int], str], size: tuple[int, int] | None
+    pictures: Iterable[Picture],
+    count: int,
+    where: str,
+    name: Callable[[int], str],
+    size: tuple[int, int] | None,
 ) -> Decoded:
-    """All pictures, grey (c = 1) or, as soon as one of them has colour, RGB (c = 3).
+    """All `count` pictures, grey (c = 1) or, as soon as one of them has colour, RGB (c = 3).
 
     Transparent parts become black, 16-bit greys are scaled to 8 bits, the EXIF orientation is applied; of an
     animation the first frame is taken. `size`: (height, width) to resize to, bilinear and antialiased.
 
     Raises:
         DatacondenseError: a picture that cannot be decoded, or of another size than the first one; the
-            message says which, by `name(index)`.
+            message says which, by `name(index)`. Pictures that do not fit into memory; the message calls
+            them `where`.
     """
-    arrays: list[NDArray[np.uint8]] = []
+    if size is not None:
+        require_room(count, 1, size, where)
+    pixels = np.empty((0, 1, 0, 0), np.uint8)
     jpeg = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, picture in enumerate(pictures):
-            try:
-                array, format = _decode(picture, size)
-            except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-                raise DatacondenseError(
-                    f"{name(index)}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many "
-                    "to be read safely; shrink it first"
-                ) from error
-            except Exception as error:  # PIL's decoders raise nearly anything on damaged input
-                reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-                raise DatacondenseError(
-                    f"{name(index)}: cannot be read as an image ({reason or type(error).__name__}); "
-                    "replace it or take it out"
-                ) from error
-            if arrays and array.shape[:2] != arrays[0].shape[:2]:
-                raise different_sizes(name(0), arrays[0].shape[:2], name(index), array.shape[:2])
-            arrays.append(array)
+            check_stop()
+            array, format = _decoded(picture, name(index), size)
+            channels, *sides = array.shape
+            if index == 0 or channels > pixels.shape[1]:
+                require_room(count, channels, (sides[0], sides[1]), where)
+            if index == 0:
+                pixels = np.empty((count, *array.shape), np.uint8)
+            if pixels.shape[2:] != array.shape[1:]:
+                raise different_sizes(name(0), pixels.shape[2:], name(index), sides)
+            if channels > pixels.shape[1]:
+                pixels = pixels.repeat(channels, axis=1)
+            pixels[index] = array
             jpeg |= format == "JPEG"
-    if not arrays:
-        return Decoded(torch.empty(0, 1, 0, 0, dtype=torch.uint8), jpeg)
-    if any(array.ndim == 3 for array in arrays):
-        rgb = [array if array.ndim == 3 else array[..., None].repeat(3, axis=2) for array in arrays]
-        return Decoded(torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).contiguous(), jpeg)
-    return Decoded(torch.from_numpy(np.stack(arrays)).unsqueeze(1), jpeg)
+    return Decoded(torch.from_numpy(pixels), jpeg)
 
 
 def different_sizes(
@@ -116,23 +123,52 @@ def different_sizes(
 
 
 def resize_all(
-    images: Shaped[Tensor, "n c h w"], size: tuple[int, int] | None
+    images: Shaped[Tensor, "n c h w"], size: tuple[int, int] | None, where: str
 ) -> Shaped[Tensor, "n c h2 w2"]:
-    """The images at `size` (height, width), bilinear and antialiased; as they are for None."""
+    """The images at `size` (height, width), bilinear and antialiased; as they are for None.
+
+    Raises:
+        DatacondenseError: they do not fit into memory; the message calls them `where`.
+    """
     if size is None or tuple(images.shape[2:]) == size:
         return images
+    count, channels = images.shape[:2]
+    require_room(count, channels, size, where, value_bytes=1 if images.dtype == torch.uint8 else 4)
     if images.dtype != torch.uint8:
         return functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
     # In pieces: the float copy is four times as large.
+    in_piece = max(1, _PIECE_VALUES // (channels * max(size[0] * size[1], math.prod(images.shape[2:]))))
     pieces = [functional.interpolate(piece.float(), size, mode="bilinear", antialias=True).round_().byte()
-              for piece in torch.split(images, 4096)]  # fmt: skip
+              for piece in torch.split(images, in_piece)]  # fmt: skip
     return torch.cat(pieces)
+
+
+def _decoded(
+    picture: Picture, name: str, size: tuple[int, int] | None
+) -> tuple[UInt8[NDArray[np.uint8], "c h w"], str | None]:
+    """The pixels, and the file format."""
+    try:
+        array, format = _decode(picture, size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DatacondenseError(
+            f"{name}: the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many "
+            "to be read safely; shrink it first"
+        ) from error
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged input
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DatacondenseError(
+            f"{name}: cannot be read as an image ({reason or type(error).__name__}); "
+            "replace it or take it out"
+        ) from error
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1), format
 
 
 def _decode(picture: Picture, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], str | None]:
     """(h, w) where the picture is grey, (h, w, 3) where it has colour; and the file format."""
     if isinstance(picture, Image.Image):
         return _pixels(picture, size), picture.format
+    if isinstance(picture, Path) and not picture.is_file():
+        raise OSError("not a regular file" if picture.exists() else "no such file")  # a pipe has no end
     with Image.open(
         io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=_FORMATS
     ) as image:

@@ -1,16 +1,21 @@
-"""Folders: parquet files, or images by class."""
+"""Folders: parquet files, images by class, or images and a file that lists them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from datacondense.data.decoding import SUFFIXES, decode_all
+from datacondense.data.listings import Listing, listings, read_listing, tables
 from datacondense.data.raw import TEST_NAMES, Found, RawSplit, Reading, choose_splits, same_channels
-from datacondense.data.tables import parquet_files, read_parquet
+from datacondense.data.tables import parquet_files, read_parquet, split_named_by
 from datacondense.errors import DatacondenseError, UsageError
 
-_LAYOUTS = "expected train.parquet (and test.parquet), train/CLASS/*.png (and test/…), or CLASS/*.png"
+_LAYOUTS = (
+    "expected train.parquet (and test.parquet), train/CLASS/*.png (and test/…), CLASS/*.png, "
+    "or metadata.csv with the columns file_name and label"
+)
 
 
 def read_path(path: Path, how: Reading) -> Found:
@@ -21,14 +26,14 @@ def read_path(path: Path, how: Reading) -> Found:
         DatacondenseError: no images there, files that cannot be read, images of different sizes.
     """
     try:
-        if path.is_file():
+        if not path.is_dir():
             if path.suffix != ".parquet":
                 raise UsageError(
                     f"{path}: is a file; expected a folder of parquet files or of images by class"
                 )
-            return read_parquet([path], str(path), how)
+            return read_parquet([path], path, how)
         if files := parquet_files(path):
-            return read_parquet(files, str(path), how)
+            return read_parquet(files, path, how)
         return _read_images(path, how)
     except OSError as error:
         raise DatacondenseError(
@@ -37,33 +42,93 @@ def read_path(path: Path, how: Reading) -> Found:
 
 
 def _read_images(path: Path, how: Reading) -> Found:
-    if how.image_column or how.label_column:
-        raise UsageError(f"{path}: columns are named, but the folder has no parquet files")
-    folders = {folder.name: folder for folder in _subfolders(path)}
+    if listed := listings(path, how):
+        return _read_splits([(split_named_by(one.file) or "all", one) for one in listed], path, how)
+    folders = _subfolders(path)
     # A class may be called "train" too: then its folder holds images, beside other classes.
-    named = {"train", *TEST_NAMES} & set(folders)
-    if not named or not (len(named) == len(folders) or any(_subfolders(folders[name]) for name in named)):
-        return Found(_read_classes(path, how))
-    train, test, notes = choose_splits(list(folders), str(path))
-    splits = [_read_classes(folders[name], how) for name in (train, test) if name]
-    return Found(*same_channels(splits[0], splits[1] if test else None), notes)
+    named = [folder for folder in folders if folder.name.lower() in ("train", *TEST_NAMES)]
+    if named and (len(named) == len(folders) or any(map(_subfolders, named))):
+        return _read_splits([(folder.name.lower(), folder) for folder in named], path, how)
+    train, notes = _read_classes(path, how, training=True)
+    return Found(train, None, notes)
 
 
-def _read_classes(folder: Path, how: Reading) -> RawSplit:
+def _read_splits(places: Sequence[tuple[str, Path | Listing]], path: Path, how: Reading) -> Found:
+    """`places`: the name of a split, with the folder or the listing that holds it."""
+    train, test, notes = choose_splits(list(dict(places)), str(path))
+    found: list[RawSplit] = []
+    for wanted in filter(None, (train, test)):
+        same = [place for name, place in places if name == wanted]
+        if len(same) > 1:
+            twice = " and ".join((one.file if isinstance(one, Listing) else one).name for one in same)
+            kind = "training" if wanted == train else "test"
+            raise UsageError(f"{path}: {twice} could both hold the {kind} images; take one of them out")
+        split, more = _read_split(same[0], path, how, training=wanted == train)
+        found.append(split)
+        notes += more
+    return Found(*same_channels(found[0], found[1] if test else None), notes)
+
+
+def _read_split(
+    place: Path | Listing, root: Path, how: Reading, *, training: bool
+) -> tuple[RawSplit, tuple[str, ...]]:
+    """The split with notes on it."""
+    if isinstance(place, Path):
+        inner = listings(place, how)
+        if len(inner) > 1:
+            names = " and ".join(one.file.name for one in inner)
+            raise UsageError(f"{place}: {names} both list images; take one of them out")
+        if not inner:
+            return _read_classes(place, how, training=training)
+        place = inner[0]
+    note = f"{place.file}: read the images in its column {place.image!r}, labelled by {place.label!r}"
+    return read_listing(place, root, how), (note,)
+
+
+def _read_classes(folder: Path, how: Reading, *, training: bool) -> tuple[RawSplit, tuple[str, ...]]:
     classes = _subfolders(folder)
-    files = [(file, place.name) for place in classes for file in _image_files(place)]
+    by_class = {place: _image_files(place) for place in classes}
+    files = [(file, place) for place in classes for file in by_class[place]]
+    if how.image_column or how.label_column or len(classes) < 2:
+        _require_no_table(folder, how)
     if not files:
         lying = (
             "images, but not in a folder per class" if any(map(_is_image, folder.iterdir())) else "no images"
         )
         raise UsageError(f"{folder}: found {lying}; {_LAYOUTS}")
+    if training and not all(by_class.values()):
+        empty = next(place for place in classes if not by_class[place])
+        raise UsageError(
+            f"{empty}: found no training image for class {empty.name!r}; add images or remove the folder"
+        )
+    deeper = sorted({place.name for file, place in files if file.parent != place})
+    if deeper and all(file.parent != place for file, place in files):
+        raise UsageError(
+            f"{folder}: {', '.join(deeper[:3])} hold no images, only folders of images such as "
+            f"{files[0][0].parent.relative_to(folder)}; give the folder whose folders are the classes, "
+            "or move the images up"
+        )
 
     def name(index: int) -> str:
         return str(files[index][0])
 
-    images, jpeg = decode_all((file for file, _ in files), name, how.size)
+    pictures = (file for file, _ in files)
+    images, jpeg = decode_all(pictures, len(files), str(folder), name, how.size)
     names = tuple(place.name for place in classes)
-    return RawSplit(images, [label for _, label in files], str(folder), name, names, jpeg)
+    labels = [place.name for _, place in files]
+    notes = tuple(f"{folder / place}: images in its subfolders count as class {place!r}" for place in deeper)
+    return RawSplit(images, labels, str(folder), name, names, jpeg), notes
+
+
+def _require_no_table(folder: Path, how: Reading) -> None:
+    """Raise `UsageError`: the labels are expected in a table, and none has the columns."""
+    found = "; ".join(f"{file.name} has {', '.join(columns)}" for file, columns in tables(folder).items())
+    if found or how.image_column or how.label_column:
+        raise UsageError(
+            f"{folder}: found no table with the columns of image files and labels "
+            f"({found or 'no parquet, CSV or JSON-lines files'}); "
+            "name those that are there with --image-column and --label-column"
+        )
 
 
 def _subfolders(folder: Path) -> list[Path]:

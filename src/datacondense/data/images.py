@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -38,7 +39,7 @@ class ImageDataset:
     std: tuple[float, ...]
     """Per channel, likewise."""
     name: str = "arrays"
-    """What the data is called; the paper's recipe depends on it (MNIST is augmented)."""
+    """What the data is called."""
     jpeg: bool = False
     """Some of the images were JPEG files, which lose detail: said beside results."""
     source: Source | None = None
@@ -86,10 +87,36 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[Shaped[Tensor, "c h w"], int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageDataset: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> tuple[Shaped[Tensor, "c h w"], int] | ImageDataset:
+        """The image, as it is stored (not normalised), and its label, as a map-style torch dataset has them;
+        for a slice, the `subset`. Negative positions count from the end.
+
+        Raises:
+            IndexError: a position beyond the images.
+        """
+        if isinstance(index, slice):
+            return self.subset(torch.tensor(range(len(self))[index], dtype=torch.int64))
+        position = range(len(self))[index]
+        return self.images[position], int(self.labels[position])
+
     def __repr__(self) -> str:
         shape = "×".join(str(size) for size in self.image_shape)
         kind = "JPEG images" if self.jpeg else "images"
         return f"ImageDataset({self.name!r}, {len(self):,} {kind} of {shape}, {self.classes} classes)"
+
+    @property
+    def known_as(self) -> str | None:
+        """The name by which rules for a dataset hold, such as the paper's recipe for MNIST.
+
+        That is the name of what was read by its known name, below DATACONDENSE_DATA or by its Hub id, and of
+        data in memory; None for a folder of one's own, whatever it is called.
+        """
+        own_folder = self.source is not None and Path(self.source.data).is_absolute()
+        return None if own_folder else self.name
 
     @property
     def image_shape(self) -> ImageShape:

@@ -15,6 +15,9 @@ from datacondense.errors import DatacondenseError, UsageError
 #: What a split to test on is called, the first found wins.
 TEST_NAMES = ("test", "validation", "valid", "val")
 
+#: In characters: as many as a folder's name can have.
+_LONGEST_NAME = 255
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -93,10 +96,30 @@ def number_labels(
     values = _as_names(train, declared)
     numeric = bool(train.labels) and not isinstance(train.labels[0], str)
     classes = declared or tuple(sorted(set(values), key=int if numeric else str))
+    _require_names(classes, train.where)
     numbers = _positions(train, values, classes)
     if test is None:
         return classes, numbers, None
     return classes, numbers, _positions(test, _as_names(test, test.class_names or declared), classes)
+
+
+def require_utf8(name: str, called: str) -> None:
+    """Raise `DatacondenseError` for a name that no file can hold: names of folders may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DatacondenseError(f"{called} is not valid UTF-8; rename it") from None
+
+
+def _require_names(classes: Sequence[str], where: str) -> None:
+    """Raise `DatacondenseError` for a class name that cannot be written or drawn."""
+    for name in classes:
+        if len(name) > _LONGEST_NAME:
+            raise DatacondenseError(
+                f"{where}: a class name has {len(name):,} characters, {name[:20]!r}…; "
+                f"expected at most {_LONGEST_NAME}: is this the column of the labels?"
+            )
+        require_utf8(name, f"{where}: the class name {name!r}")
 
 
 def _as_names(split: RawSplit, declared: tuple[str, ...] | None) -> list[str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datacondense.data.decoding import decode_all
+from datacondense.data.memory import require_room_to_unpack
+from datacondense.data.paths import named_file, require_regular
 from datacondense.data.raw import Found, RawSplit, Reading, choose_splits, same_channels
 from datacondense.errors import DatacondenseError, UsageError
 
 _SPLIT = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
+#: Rows of a `datasets.Dataset` that are in memory at a time.
+_ROWS = 1024
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
@@ -23,30 +28,47 @@ def parquet_files(folder: Path) -> list[Path]:
     return []
 
 
-def read_parquet(files: Sequence[Path], where: str, how: Reading) -> Found:
-    """Splits told from the names: `train.parquet`, `test-00000-of-00002.parquet`; else all is training."""
+def read_parquet(files: Sequence[Path], path: Path, how: Reading) -> Found:
+    """The files of a folder `path`, or the one file that it is.
+
+    Splits are told from the names: `train.parquet`, `test-00000-of-00002.parquet`; else all is training.
+    Cells may name image files instead of holding them: relative to their parquet file, inside the folder.
+    """
+    where, root = str(path), path if path.is_dir() else path.parent
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        match = _SPLIT.match(file.stem.lower())
-        by_split.setdefault(match[1] if match else "all", []).append(file)
+        by_split.setdefault(split_named_by(file) or "all", []).append(file)
     train, test, notes = choose_splits(list(by_split), where)
-    splits = [_read_files(by_split[name], name, where, how) for name in (train, test) if name]
+    splits = [_read_files(by_split[name], name, where, root, how) for name in (train, test) if name]
     return Found(*same_channels(splits[0], splits[1] if test else None), notes)
 
 
-def read_hugging_face(data: Any, where: str, how: Reading) -> Found:
-    """A `datasets.Dataset` (all of it is for training) or `DatasetDict`."""
+def split_named_by(file: Path) -> str | None:
+    """The split that a file's name begins with; None for any other name."""
+    match = _SPLIT.match(file.stem.lower())
+    return match[1] if match else None
+
+
+def read_hugging_face(data: Any, where: str, how: Reading, roots: tuple[Path, ...] = ()) -> Found:
+    """A `datasets.Dataset` (all of it is for training) or `DatasetDict`.
+
+    Cells may name image files: inside one of the folders `roots`; anywhere for none, where the caller made
+    the object.
+    """
     import datasets
 
     if not isinstance(data, datasets.Dataset | datasets.DatasetDict):
         raise UsageError(f"{where}: found a {type(data).__name__}; expected one that is not streamed")
-    splits: Mapping[str, Any] = data if isinstance(data, dict) else {"train": data}
+    given = data if isinstance(data, dict) else {"train": data}
+    splits = {name.lower(): split for name, split in given.items()}
     train, test, notes = choose_splits(list(splits), where)
     found = []
     for name in filter(None, (train, test)):
-        columns = find_columns(splits[name].features, where, how)
-        table = splits[name].select_columns(list(columns)).with_format("arrow")[:]
-        found.append(_read_table(table, splits[name].features, columns, name, where, how))
+        split = splits[name]
+        columns = find_columns(split.features, where, how)
+        batches = split.select_columns(list(columns)).with_format("arrow").iter(_ROWS)
+        batches = ((Path(), batch) for batch in batches)
+        found.append(_read_rows(batches, len(split), split.features, columns, name, where, roots, how))
     return Found(*same_channels(found[0], found[1] if test else None), notes)
 
 
@@ -102,31 +124,63 @@ def find_columns(features: Mapping[str, Any], where: str, how: Reading) -> tuple
     return image, label
 
 
-def _read_files(files: list[Path], split: str, where: str, how: Reading) -> RawSplit:
+def _read_files(files: list[Path], split: str, where: str, root: Path, how: Reading) -> RawSplit:
+    _require_all_shards(files, where)
+    opened = [_open(file, how) for file in files]
+    features, columns = opened[0].features, opened[0].columns
+    kinds = [{column: one.features[column] for column in one.columns} for one in opened]
+    if any(kind != kinds[0] for kind in kinds):
+        raise DatacondenseError(f"{where}: the parquet files of split '{split}' differ in their columns")
+
+    def batches() -> Iterator[tuple[Path, Any]]:
+        for one in opened:
+            with _parquet_errors(one.file):
+                for number in range(one.parquet.num_row_groups):
+                    yield one.file.parent, one.parquet.read_row_group(number, columns=list(columns))
+
+    count = sum(one.parquet.metadata.num_rows for one in opened)
+    return _read_rows(batches(), count, features, columns, split, where, (root,), how)
+
+
+class _Opened(NamedTuple):
+    file: Path
+    parquet: Any
+    features: Mapping[str, Any]
+    columns: tuple[str, str]
+
+
+def _open(file: Path, how: Reading) -> _Opened:
     import datasets
-    import pyarrow
     import pyarrow.parquet
 
-    _require_all_shards(files, where)
-    tables = []
-    for file in files:
-        try:
-            parquet = pyarrow.parquet.ParquetFile(file)
-            features = datasets.Features.from_arrow_schema(parquet.schema_arrow)
-            columns = find_columns(features, str(file), how)
-            tables.append(parquet.read(columns=list(columns)).select(list(columns)))
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DatacondenseError(
-                f"{file}: cannot be read as parquet ({reason}); download or write it again"
-            ) from error
+    require_regular(file)
+    with _parquet_errors(file):
+        schema = pyarrow.parquet.read_schema(file)
+        features = datasets.Features.from_arrow_schema(schema)
+        image, label = find_columns(features, str(file), how)
+        # A few bytes may say that one image stands in a million rows: as a dictionary it is held once.
+        repeated = f"{image}.bytes" if isinstance(schema.field(image).type, pyarrow.StructType) else image
+        parquet = pyarrow.parquet.ParquetFile(file, read_dictionary=[repeated])
+        for number in range(parquet.num_row_groups):
+            group = parquet.metadata.row_group(number)
+            parts = [group.column(place) for place in range(group.num_columns)]
+            needed = [part for part in parts if part.path_in_schema.split(".")[0] in (image, label)]
+            require_room_to_unpack(sum(part.total_uncompressed_size for part in needed), str(file))
+    return _Opened(file, parquet, features, (image, label))
+
+
+@contextmanager
+def _parquet_errors(file: Path) -> Iterator[None]:
+    """What the libraries raise on damaged files, as our error."""
     try:
-        table = pyarrow.concat_tables([table.replace_schema_metadata() for table in tables])
-    except pyarrow.ArrowException as error:
+        yield
+    except DatacondenseError:
+        raise
+    except Exception as error:  # not only its own: what `datasets` has written into a file may be anything
+        reason = str(error).partition("\n")[0]
         raise DatacondenseError(
-            f"{where}: the parquet files of split '{split}' differ in their columns"
+            f"{file}: cannot be read as parquet ({reason}); download or write it again"
         ) from error
-    return _read_table(table, features, columns, split, where, how)
 
 
 def _require_all_shards(files: list[Path], where: str) -> None:
@@ -138,31 +192,44 @@ def _require_all_shards(files: list[Path], where: str) -> None:
         )
 
 
-def _read_table(
-    table: Any, features: Mapping[str, Any], columns: tuple[str, str], split: str, where: str, how: Reading
+def _read_rows(
+    batches: Iterable[tuple[Path, Any]],
+    count: int,
+    features: Mapping[str, Any],
+    columns: tuple[str, str],
+    split: str,
+    where: str,
+    roots: tuple[Path, ...],
+    how: Reading,
 ) -> RawSplit:
+    """Rows from Arrow tables, each with the folder that its file names are relative to.
+
+    Images are decoded as they come, so that the encoded ones are never in memory together.
+    """
     image, label = columns
+    labels: list[object] = []
 
     def row(index: int) -> str:
         return f"{where}, split '{split}', row {index}"
 
-    def encoded(index: int, cell: Any) -> bytes | str:
+    def encoded(cell: Any, folder: Path, index: int) -> bytes | Path:
         data = cell if not isinstance(cell, dict) else cell.get("bytes") or cell.get("path")
-        if not isinstance(data, bytes | str):
+        if isinstance(data, str):
+            return named_file(data, folder, roots, row(index)) if roots else Path(data)
+        if not isinstance(data, bytes):
             found = "nothing" if data is None else type(data).__name__
             raise DatacondenseError(
                 f"{row(index)}: found {found} in column {image!r}; expected an encoded image (PNG, JPEG, …)"
             )
         return data
 
-    # Row by row out of Arrow: a list of all rows would be a second copy of the data.
-    pictures = (encoded(index, cell.as_py()) for index, cell in enumerate(table.column(image)))
-    images, jpeg = decode_all(pictures, row, how.size)
-    return RawSplit(
-        images,
-        table.column(label).to_pylist(),
-        f"{where}, split '{split}'",
-        row,
-        tuple(names) if (names := getattr(features[label], "names", None)) else None,
-        jpeg,
-    )
+    def pictures() -> Iterator[bytes | Path]:
+        for folder, batch in batches:
+            first = len(labels)
+            labels.extend(batch.column(label).to_pylist())
+            for index, cell in enumerate(batch.column(image), first):
+                yield encoded(cell.as_py(), folder, index)
+
+    images, jpeg = decode_all(pictures(), count, f"{where}, split '{split}'", row, how.size)
+    names = getattr(features[label], "names", None)
+    return RawSplit(images, labels, f"{where}, split '{split}'", row, tuple(names) if names else None, jpeg)

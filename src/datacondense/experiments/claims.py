@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import threading
@@ -11,11 +10,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from datacondense.reading import Damaged, read_json
 
 #: Seconds between two signs of life.
 HEARTBEAT = 30.0
 #: Seconds without one after which a claim may be taken over.
 STALE = 600.0
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    host: str
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+    time: float
+    token: str
 
 
 @contextmanager
@@ -24,11 +35,12 @@ def claimed(path: Path) -> Iterator[bool]:
 
     The file is made by whoever gets the claim, touched every `HEARTBEAT` seconds and removed in the end. One
     that a dead process of this host left, or that was not touched for `STALE` seconds, is taken over.
+
+    Raises:
+        Damaged: the file is something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = json.dumps(
-        {"host": platform.node(), "pid": os.getpid(), "time": time.time(), "token": uuid.uuid4().hex}
-    )
+    mine = _Claim(platform.node(), os.getpid(), time.time(), uuid.uuid4().hex)
     if not (_create(path, mine) or (_clear_stale(path) and _create(path, mine))):
         yield False
         return
@@ -46,14 +58,15 @@ def claimed(path: Path) -> Iterator[bool]:
     finally:
         over.set()
         heart.join()
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
+        with suppress(Damaged):
+            if _read(path) == mine:
+                path.unlink(missing_ok=True)
 
 
-def _create(path: Path, content: str) -> bool:
+def _create(path: Path, claim: _Claim) -> bool:
     """Make the file with its content in one step: written aside, then linked, which fails if it is there."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    aside.write_text(content)
+    aside.write_bytes(msgspec.json.encode(claim))
     try:
         os.link(aside, path)
     except FileExistsError:
@@ -80,13 +93,12 @@ def _clear_stale(path: Path) -> bool:
     return moved == found
 
 
-def _stale(path: Path, content: str) -> bool:
+def _stale(path: Path, claim: _Claim) -> bool:
     try:
         if time.time() - path.stat().st_mtime > STALE:
             return True
-        holder = json.loads(content)
-        if holder["host"] == platform.node():
-            os.kill(holder["pid"], 0)
+        if claim.host == platform.node():
+            os.kill(claim.pid, 0)
     except (FileNotFoundError, ProcessLookupError):
         return True
     except PermissionError:  # the process of another user
@@ -94,8 +106,8 @@ def _stale(path: Path, content: str) -> bool:
     return False
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> _Claim | None:
     try:
-        return path.read_text()
+        return read_json(path, _Claim)
     except FileNotFoundError:
         return None

@@ -10,6 +10,15 @@ from datacondense.files import write_atomically
 START = "<!-- generated from results/ by `datacondense paper report`; do not edit -->\n"
 END = "<!-- end of what is generated -->\n"
 
+#: Shares of the length at the paper's scale below which a run counts as unconverged, and how pages mark it.
+CONVERGED_FROM = 0.1
+UNCONVERGED = "**unconverged**"
+
+
+def has_marks(page: Path) -> bool:
+    """Whether `page` is there and has a part that is generated."""
+    return page.is_file() and START in page.read_text(errors="replace")
+
 
 def with_generated(page: Path, generated: str) -> str:
     """The text of `page` with `generated` between its marks.

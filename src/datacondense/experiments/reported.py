@@ -101,7 +101,7 @@ CONTINUAL = _grid("""
 ACCURACY_BY_IPC: Grid = _PLOTTED | {
     (f"{row.rpartition('-')[0]}-{method}", row.rpartition("-")[2]): number
     for (row, method), number in TABLE1.items()
-    if method in ("gradient-matching", "herding")
+    if method in ("gradient-matching", "random", "herding")
 }
 
 #: One architecture condenses and is trained: the diagonal of `TABLE2`.

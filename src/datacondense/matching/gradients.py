@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datacondense.stopping import check_stop
+
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that gradients are taken for, by name, in the order of the network."""
@@ -52,6 +54,7 @@ def loss_and_gradient(
     mean = total[0].new_zeros(())
     step = micro_batch or len(images)
     for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
+        check_stop()
         output = (forward or network)(part)
         loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
         mean += loss.detach()

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -115,12 +116,20 @@ def by_double_backward(
     return torch.stack([(gradient[name] * direction).sum() for name, direction in v.items()]).sum()
 
 
-def _first_that_works(compute: Callable[..., T], *args: object, **kwargs: object) -> T:
+#: Networks that the slower way is needed for.
+_without_forward_mode: WeakSet[nn.Module] = WeakSet()
+
+
+def _first_that_works(compute: Callable[..., T], network: nn.Module, *args: object, **kwargs: object) -> T:
     _load_forward_mode()
-    try:
-        return compute(*args, **kwargs, directional=by_forward_mode)
-    except RuntimeError:
-        return compute(*args, **kwargs, directional=by_double_backward)
+    if network not in _without_forward_mode:
+        try:
+            return compute(network, *args, **kwargs, directional=by_forward_mode)
+        except RuntimeError as error:  # that of a missing formula has no class of its own
+            if not (isinstance(error, NotImplementedError) or "is not implemented" in str(error)):
+                raise
+            _without_forward_mode.add(network)
+    return compute(network, *args, **kwargs, directional=by_double_backward)
 
 
 @cache

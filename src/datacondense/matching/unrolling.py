@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from datacondense.matching.gradients import loss_and_gradient, network_gradient, trainable
 from datacondense.matching.pullback import directional_gradient
+from datacondense.stopping import check_stop
 
 
 def unrolled_gradient(
@@ -58,6 +59,7 @@ def unrolled_gradient(
     image_gradient = torch.zeros_like(images)
     gradients = torch.split(image_gradient, batch_size)  # views
     for t in reversed(range(len(sizes))):
+        check_stop()
         x, y = batches[t % len(batches)]
         derivative, by_weights, by_images = directional_gradient(network, past.pop(), x, y, adjoint)
         size_gradient.append(-derivative)

@@ -1,5 +1,6 @@
 """The methods: each a frozen dataclass of settings in a file of its own."""
 
+from datacondense.errors import UsageError, unknown_name
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
 from datacondense.methods.forgetting import Forgetting
@@ -23,6 +24,25 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
+
+def as_method(method: Method | str) -> Method:
+    """The method, or with its default settings the one of that name.
+
+    Raises:
+        UsageError: an unknown name, or something else.
+    """
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        found = method.__name__ if isinstance(method, type) else type(method).__name__
+        raise UsageError(
+            f"found {found} as method; expected a name such as 'herding', or one such as Herding()"
+        )
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return METHODS[method]()
+
+
 __all__ = [
     "METHODS",
     "DatasetDistillation",
@@ -35,5 +55,6 @@ __all__ = [
     "RandomSelection",
     "State",
     "Task",
+    "as_method",
     "loops_for",
 ]

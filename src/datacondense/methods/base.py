@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from datacondense.data.images import ImageDataset
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.networks import Network, build_network
+from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe
 
@@ -28,6 +29,8 @@ class Task:
     network: Network
     seed: int
     machine: Machine
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
+    """Where a method tells of the images that have gone through the network, while a step lasts."""
 
     def stream(self, purpose: str, *steps: int) -> torch.Generator:
         """The generator for `purpose` at `steps`, whatever ran before."""
@@ -99,9 +102,18 @@ class Method(ABC):
         """About how many images go forward and backward through the network in all: is it worth compiling?"""
         return 0
 
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+        """The settings, with those filled in that follow from ipc, the number of real images and the
+        condensing network (None where it is not known)."""
+        return asdict(self)
+
+    def plan(self, task: Task) -> str:
+        """The loops of a run, in a few words for people."""
+        return f"{self.steps:,} iterations" if self.steps else "chosen at once"
+
     def recipe(self, task: Task, state: State) -> Recipe:
         """How networks are to be trained on the result `state`: the paper's recipe, unless one is learned."""
-        return Recipe.of_paper(task.real.name)
+        return Recipe.of_paper(task.real.known_as)
 
     @abstractmethod
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:

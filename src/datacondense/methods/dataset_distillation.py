@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, RATE, UsageError
 from datacondense.matching import unrolled_gradient
 from datacondense.methods.base import Method, State, Task
 from datacondense.networks import freeze_batchnorm
@@ -67,13 +67,9 @@ class DatasetDistillation(Method):
     """Size of the minibatches, in which every epoch takes each real image once."""
 
     def __post_init__(self) -> None:
-        for setting in ("iterations", "unroll_epochs", "step_images", "networks_per_iteration", "stages",
-                        "real_batch"):  # fmt: skip
-            if (value := getattr(self, setting)) < 1:
-                raise UsageError(f"{setting.replace('_', ' ')} must be at least 1; found {value}")
-        for setting in ("step_size", "learning_rate", "decay_factor"):
-            if not (value := getattr(self, setting)) > 0:
-                raise UsageError(f"{setting.replace('_', ' ')} must be above 0; found {value}")
+        COUNT.require_of(self, "iterations", "unroll_epochs", "step_images", "networks_per_iteration",
+                         "stages", "real_batch")  # fmt: skip
+        RATE.require_of(self, "step_size", "learning_rate", "decay_factor")
 
     @property
     def steps(self) -> int:
@@ -118,6 +114,7 @@ class DatasetDistillation(Method):
             loss += float(value) / self.networks_per_iteration
             gradients["images"] += by_image / self.networks_per_iteration
             gradients["sizes"] += by_step_size * sizes.sigmoid() / self.networks_per_iteration
+            task.progress.advance(self.passes(task) // (self.iterations * self.networks_per_iteration))
         state = self._updated(state, gradients, k)
         return state, {"loss": loss, "step size": float(F.softplus(state.extra["sizes"]).mean())}
 

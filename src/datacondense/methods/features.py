@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from datacondense.errors import COUNT, RATE
 from datacondense.methods.base import Selection, Task
 from datacondense.methods.whole_set import WholeSetNetwork, whole_set_network
+from datacondense.networks import Network
 from datacondense.training import Recipe
 
 #: Updates of a network from which features are taken: 21 epochs of MNIST, 26 of CIFAR-10.
@@ -26,13 +29,14 @@ class TrainedSelection(Selection):
     """
 
     feature_epochs: int | None = None
-    """Passes over the whole set to train the network; those of 5,000 updates when not given: 21 for MNIST, 26
+    """Passes over the whole set to train the network; unless given, those of 5,000 updates: 21 for MNIST, 26
     for CIFAR-10, at most 300."""
     feature_learning_rate: float = 0.01
     """Of that training, above 0; a tenth of it in the second half."""
 
     def __post_init__(self) -> None:
-        self.feature_recipe(1)  # checks the settings
+        COUNT.require_of(self, "feature_epochs")
+        RATE.require_of(self, "feature_learning_rate")
 
     def trained(self, task: Task) -> WholeSetNetwork:
         """The network for `task`, trained or found in the cache."""
@@ -41,6 +45,14 @@ class TrainedSelection(Selection):
     def passes(self, task: Task) -> int:
         """The training on the whole set."""
         return self.feature_recipe(len(task.real)).epochs * len(task.real)
+
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+        """The epochs by the number of images."""
+        return asdict(self) | {"feature_epochs": self.feature_recipe(images).epochs}
+
+    def plan(self, task: Task) -> str:
+        """The training."""
+        return f"chosen after {self.feature_recipe(len(task.real)).epochs} epochs on all images"
 
     def feature_recipe(self, images: int) -> Recipe:
         """How the network is trained on a whole set of so many images."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.matching import Distance, by_forward_mode, network_gradient, pull_back
 from datacondense.methods.base import Method, State, Task, balanced_labels, require_enough_images
-from datacondense.networks import MLP, batchnorm_layers, freeze_batchnorm
+from datacondense.networks import MLP, Network, batchnorm_layers, freeze_batchnorm
 from datacondense.training import Recipe, train
 
 #: ipc → (T, ς_θ), the paper's.
@@ -52,13 +52,13 @@ class GradientMatching(Method):
     iterations: int = 1000
     """K: networks drawn, one per iteration."""
     outer_steps: int | None = None
-    """T: how often S is matched per network; the paper's table by ipc when not given."""
+    """T: how often S is matched per network; the paper's, by ipc, unless given."""
     network_epochs: int | None = None
-    """ς_θ: epochs over S to train the network between two matchings; the paper's table when not given."""
+    """ς_θ: epochs over S to train the network between two matchings; the paper's, by ipc, unless given."""
     image_steps: int = 1
     """ς_S: updates of S per matching."""
     image_learning_rate: float | None = None
-    """η_S: of the synthetic images; 0.1, and 0.01 when the condensing network is an MLP, when not given."""
+    """η_S: of the synthetic images; unless given, 0.1, or 0.01 where the condensing network is an MLP."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_learning_rate: float = 0.01
@@ -78,11 +78,10 @@ class GradientMatching(Method):
     """D: between gradients; mse and cos are there to compare."""
 
     def __post_init__(self) -> None:
-        for setting in ("iterations", "outer_steps", "network_epochs", "image_steps", "real_batch",
-                        "network_batch", "batchnorm_batch"):  # fmt: skip
-            value = getattr(self, setting)
-            if value is not None and value < 1:
-                raise UsageError(f"{setting.replace('_', ' ')} must be at least 1; found {value}")
+        COUNT.require_of(self, "iterations", "outer_steps", "network_epochs", "image_steps", "real_batch",
+                         "network_batch", "batchnorm_batch")  # fmt: skip
+        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
+        FRACTION.require_of(self, "image_momentum", "network_momentum")
 
     @property
     def steps(self) -> int:
@@ -95,6 +94,18 @@ class GradientMatching(Method):
         real = sum(min(self.real_batch, len(members)) for members in task.real.indices_by_class)
         synthetic = task.ipc * task.real.classes
         return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
+
+    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+        """T and ς_θ by the paper's table, η_S by the network."""
+        outer_steps, epochs = self._loops(ipc)
+        given = {"outer_steps": outer_steps, "network_epochs": epochs}
+        return asdict(self) | given | {"image_learning_rate": self._image_learning_rate(network)}
+
+    def plan(self, task: Task) -> str:
+        """K, T, ς_θ and η_S."""
+        outer_steps, epochs = self._loops(task.ipc)
+        rate = self._image_learning_rate(task.network)
+        return f"K = {self.iterations}, T = {outer_steps}, ς_θ = {epochs}, η_S = {rate:g}"
 
     def init(self, task: Task) -> State:
         """S before the first iteration, and its momentum."""
@@ -134,7 +145,8 @@ class GradientMatching(Method):
             distances += distances_t
             if t < outer_steps - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
-                train(network, state.images, state.labels, inner, order, task.machine, optimizer=optimizer)
+                train(network, state.images, state.labels, inner, order, task.machine, optimizer=optimizer,
+                      observe=lambda batch, _: task.progress.advance(len(batch)))  # fmt: skip
         # Read at the end only: a GPU goes on while nothing asks for its numbers.
         return state, {"distance": sum(map(float, distances)) / outer_steps}
 
@@ -142,7 +154,7 @@ class GradientMatching(Method):
         self, task: Task, state: State, network: nn.Module, k: int, t: int
     ) -> tuple[State, list[torch.Tensor]]:
         """S_c ← opt_S( D(∇θ L_c^S(θ_t), ∇θ L_c^T(θ_t)) ) for every class c; and each D before its update."""
-        machine, learning_rate = task.machine, self._image_learning_rate(task)
+        machine, learning_rate = task.machine, self._image_learning_rate(task.network)
         images, momentum = state.images.clone(), state.extra["momentum"].clone()
         labels = state.labels.to(machine.device)
         forward = machine.forward(network, machine.micro_batch)
@@ -161,6 +173,7 @@ class GradientMatching(Method):
                 images[mine] -= learning_rate * momentum[mine]
                 if step == 0:
                     distances.append(value)
+            task.progress.advance(len(real))
         return State(images, state.labels, {"momentum": momentum}), distances
 
     def _mixed_batches(self, task: Task, k: int, t: int) -> Iterator[torch.Tensor]:
@@ -174,7 +187,7 @@ class GradientMatching(Method):
         outer_steps, epochs = loops_for(ipc)
         return self.outer_steps or outer_steps, self.network_epochs or epochs
 
-    def _image_learning_rate(self, task: Task) -> float:
+    def _image_learning_rate(self, network: Network | None) -> float:
         if self.image_learning_rate is not None:
             return self.image_learning_rate
-        return 0.01 if isinstance(task.network, MLP) else 0.1
+        return 0.01 if isinstance(network, MLP) else 0.1

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import safetensors
-import safetensors.torch
+import msgspec
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
 from datacondense.files import cache_folder, write_atomically
@@ -25,6 +23,7 @@ from datacondense.methods.base import Task
 from datacondense.networks import describe_network
 from datacondense.provenance import versions
 from datacondense.randomness import global_stream
+from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
 from datacondense.training import Recipe, predict, train
 
 #: Seconds of training after which the state is saved, at the end of an epoch.
@@ -119,30 +118,32 @@ class ForgettingEvents:
         return self.correct | (self.events > 0)
 
 
+class _About(msgspec.Struct):
+    done: Annotated[int, msgspec.Meta(ge=1)]
+    """Epochs."""
+    settings: str
+
+
 class _Training:
     """A training that its file holds after every few epochs and in the end."""
 
     def __init__(self, task: Task, recipe: Recipe, path: Path, settings: str) -> None:
         self.task, self.recipe, self.path, self.settings = task, recipe, path, settings
         self._start()
-        try:
+        with suppress(OSError, Damaged):
             self._restore()
-        except (OSError, safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
-            self._start()
 
     def run(self) -> None:
         """Train for the epochs that are left."""
         _last_linear(self.task, self.network)  # a network that has none is refused before the long training
         real, saved = self.task.real, time.monotonic()
-        bar = tqdm(total=self.recipe.epochs * len(real), initial=self.done * len(real), unit="image",
-                   desc=f"train on {real.name}", unit_scale=True, dynamic_ncols=True,
-                   disable=not sys.stderr.isatty())  # fmt: skip
+        progress = self.task.progress.part(f"train on {real.name}", self.recipe.epochs, "epoch", len(real))
 
         def observe(batch: Tensor, logits: Tensor) -> None:
             self.forgetting.see(batch, logits)
-            bar.update(len(batch))
+            progress.advance(len(batch))
 
-        with bar:
+        with progress.start(self.done):
             while self.done < self.recipe.epochs:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
                     train(
@@ -159,6 +160,7 @@ class _Training:
                     )
                 self._require_finite()
                 self.done += 1
+                progress.finish()
                 if self.done == self.recipe.epochs or time.monotonic() - saved > SAVE_EVERY:
                     self._save()
                     saved = time.monotonic()
@@ -181,29 +183,35 @@ class _Training:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
         tensors |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
-        separate = {name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()}
-        # One entry: safetensors writes several in any order.
-        about = {"training": json.dumps({"done": self.done, "settings": self.settings})}
+        content = pack_tensors(tensors, "training", _About(self.done, self.settings))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, safetensors.torch.save(separate, metadata=about))
+            write_atomically(self.path, content)
         except (OSError, DatacondenseError) as error:
             lost = f"the trained network will not be found again: {error}"
             warnings.warn(lost, DatacondenseWarning, stacklevel=2)
 
     def _restore(self) -> None:
-        with safetensors.safe_open(self.path, framework="pt") as file:
-            done = int(json.loads((file.metadata() or {})["training"])["done"])
-            parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}, "forgetting": {}}
-            for name in file.keys():  # noqa: SIM118, not a dict
-                part, _, rest = name.partition(".")
-                parts[part][rest] = file.get_tensor(name)
-        self.network.load_state_dict(parts["network"])
-        momentum = {int(index): {"momentum_buffer": tensor} for index, tensor in parts["momentum"].items()}
+        """Go on from what the file holds, or raise `Damaged` and leave all as it is."""
+        about, tensors = read_tensors(self.path, "training", _About)
+        parameters = self.optimizer.param_groups[0]["params"]
+        expected = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        expected |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
+        momentum = {
+            index: {"momentum_buffer": tensors[f"momentum.{index}"]}
+            for index in range(len(parameters))
+            if f"momentum.{index}" in tensors  # a layer that is never used has none
+        }
+        expected |= {f"momentum.{index}": parameters[index] for index in momentum}
+        fits = about.settings == self.settings and about.done <= self.recipe.epochs
+        finite = all(tensor.isfinite().all() for tensor in tensors.values())
+        if not (fits and finite and kinds(tensors) == kinds(expected)):
+            raise Damaged(self.path, "it holds another training")
+        self.network.load_state_dict({name: tensors[f"network.{name}"] for name in self.network.state_dict()})
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": momentum})
         for name in vars(self.forgetting):
-            setattr(self.forgetting, name, parts["forgetting"][name])
-        self.done = done
+            setattr(self.forgetting, name, tensors[f"forgetting.{name}"])
+        self.done = about.done
 
 
 def _last_linear(task: Task, network: nn.Module) -> nn.Linear:

@@ -8,9 +8,11 @@ from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.naming import (
     NETWORKS,
+    as_network,
     build_network,
     describe_network,
     import_callable,
+    known_network,
     parse_network,
     split_networks,
 )
@@ -27,11 +29,13 @@ __all__ = [
     "LeNet",
     "Network",
     "ResNet18",
+    "as_network",
     "batchnorm_layers",
     "build_network",
     "describe_network",
     "freeze_batchnorm",
     "import_callable",
+    "known_network",
     "parse_network",
     "split_networks",
 ]

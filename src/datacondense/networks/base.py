@@ -25,7 +25,8 @@ Pooling = Literal["none", "max", "average"]
 class Architecture(ABC):
     """A frozen dataclass of settings that is itself a `Network`: calling it builds one.
 
-    Fields are whole numbers of at least 1 or choices (`Literal`); `UsageError` where they are not.
+    Fields are whole numbers of at least 1 (or None, where that is the default) or choices (`Literal`);
+    `UsageError` where they are not.
     """
 
     @abstractmethod
@@ -38,6 +39,10 @@ class Architecture(ABC):
             UsageError: the images are too small for the network.
         """
 
+    def fitted(self, image_shape: ImageShape) -> Architecture:
+        """This network with every setting that depends on the image size given."""
+        return self
+
     def __call__(self, image_shape: ImageShape, classes: int) -> nn.Sequential:
         return self.build(image_shape, classes)
 
@@ -49,6 +54,8 @@ class Architecture(ABC):
                 choices = get_args(types[field.name])
                 if value not in choices:
                     raise unknown_name(f"{field.name} of {family}", str(value), choices)
+            elif value is None and field.default is None:
+                continue
             elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(
                     f"{family}: {field.name} is {value!r}; expected a whole number of at least 1"

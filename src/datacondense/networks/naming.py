@@ -7,8 +7,10 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError, unknown_name
+from datacondense.hardware import total_memory
 from datacondense.networks.base import Architecture, Network
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
@@ -61,13 +64,41 @@ def parse_network(spec: str) -> Network:
     return replace(NETWORKS[name], **_parse_settings(name, settings or ""))
 
 
-def describe_network(network: Network) -> str:
+def as_network(network: Network | str | None) -> Network:
+    """The network, or the one that a text names; the paper's ConvNet by default.
+
+    Raises:
+        UsageError: see `parse_network`; or something that cannot be called.
+    """
+    if network is None:
+        return ConvNet()
+    if isinstance(network, str):
+        return parse_network(network)
+    if not callable(network):
+        raise UsageError(
+            f"found {type(network).__name__} as network; expected a name such as 'convnet', one of ours such "
+            "as ConvNet(), or a function or class that builds an nn.Module from (image_shape, classes)"
+        )
+    return network
+
+
+def known_network(spec: str) -> Architecture | None:
+    """The network that `spec` names, where it is one of `NETWORKS`: reading it runs no code of the user's."""
+    with suppress(UsageError):
+        network = parse_network(spec) if ":" not in spec else None
+        return network if isinstance(network, Architecture) else None
+    return None
+
+
+def describe_network(network: Network, image_shape: ImageShape | None = None) -> str:
     """The shortest text from which `parse_network` gives `network` again.
 
     Of ours, a name with the settings that differ from it; `module:qualname` of a function or class; the
-    `repr` of any other callable, which cannot be read back.
+    `repr` of any other callable, which cannot be read back. With `image_shape`, settings that fit themselves
+    to the images are given: that is for people; in records, equal settings are equal text.
     """
     if isinstance(network, Architecture):
+        network = network.fitted(image_shape) if image_shape else network
         specs = [
             _spec(name, known, network) for name, known in NETWORKS.items() if type(known) is type(network)
         ]
@@ -84,16 +115,18 @@ def split_networks(spec: str) -> list[str]:
 
 
 def build_network(network: Network, image_shape: ImageShape, classes: int) -> nn.Module:
-    """A freshly initialised `network` for images of `image_shape`; a user's is checked on two blank ones.
+    """A freshly initialised `network` for images of `image_shape`; a user's is checked on two of noise.
 
     The check runs in eval mode, without gradients, and leaves modes and buffers as they were. Ours are built
     anew at every iteration and tested instead.
 
     Raises:
-        UsageError: what is built is not an `nn.Module`, or does not map n c h w to n k; or `network` itself
-            cannot be called with (image shape, classes).
+        UsageError: more parameters than this machine could train; what is built is not an `nn.Module`, has
+            nothing to train, or does not map n c h w to finite numbers n k; `network` itself cannot be called
+            with (image shape, classes), or its code raises something.
     """
     if isinstance(network, Architecture):
+        _require_memory(network, image_shape, classes)
         return network(image_shape, classes)
     if isinstance(network, nn.Module):
         raise UsageError(
@@ -105,10 +138,13 @@ def build_network(network: Network, image_shape: ImageShape, classes: int) -> nn
         inspect.signature(network).bind(image_shape, classes)
     except (TypeError, ValueError) as error:
         raise UsageError(f"network '{name}' cannot be called with (image_shape, classes): {error}") from error
-    module: Any = network(image_shape, classes)
+    with _errors_of_the_user(f"network '{name}' cannot be built from ({image_shape}, {classes})"):
+        module: Any = network(image_shape, classes)
     if not isinstance(module, nn.Module):
         raise UsageError(f"network '{name}' built {type(module).__name__}; expected a torch.nn.Module")
     _check_output(module, name, image_shape, classes)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise UsageError(f"network '{name}' has no parameters to train; expected some that require gradients")
     return module
 
 
@@ -123,12 +159,8 @@ def import_callable(spec: str, kind: str, expected: str) -> Any:
     module_name, _, attribute = spec.partition(":")
     if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
         sys.path.insert(0, os.getcwd())
-    try:
+    with _errors_of_the_user(f"{kind} '{spec}': cannot import module '{module_name}'"):
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's code raises
-        raise UsageError(
-            f"{kind} '{spec}': cannot import module '{module_name}': {type(error).__name__}: {error}"
-        ) from error
     try:
         found: Any = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
@@ -139,16 +171,40 @@ def import_callable(spec: str, kind: str, expected: str) -> Any:
     return found
 
 
+@contextmanager
+def _errors_of_the_user(what: str) -> Iterator[None]:
+    """Whatever the user's code raises, `sys.exit` included, is a `UsageError` that begins with `what`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _require_memory(network: Architecture, image_shape: ImageShape, classes: int) -> None:
+    """Raise `UsageError` where weights, gradients and momentum could not be held: before they are drawn."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            parameters = sum(p.numel() for p in network(image_shape, classes).parameters())
+    except (RuntimeError, OverflowError, TypeError):  # PyTorch cannot even count them
+        parameters = sys.maxsize
+    needed, there = 3 * 4 * parameters, total_memory()
+    if needed > there:
+        raise UsageError(
+            f"network '{describe_network(network)}' would need {needed / 2**30:,.0f} GiB for its weights, "
+            f"their gradients and momentum; this machine has {there / 2**30:,.0f} GiB; choose a smaller one"
+        )
+
+
 def _check_output(module: nn.Module, name: str, image_shape: ImageShape, classes: int) -> None:
     shape = "×".join(map(str, image_shape))
     modes = {part: part.training for part in module.modules()}
+    noise = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     try:
-        with torch.no_grad():
-            output = module.eval()(torch.zeros(2, *image_shape))
-    except Exception as error:  # whatever the user's code raises
-        raise UsageError(
-            f"network '{name}' fails on two images of {shape}: {type(error).__name__}: {error}"
-        ) from error
+        with _errors_of_the_user(f"network '{name}' fails on two images of {shape}"), torch.no_grad():
+            output = module.eval()(noise)
     finally:
         for part, training in modes.items():
             part.training = training
@@ -156,6 +212,9 @@ def _check_output(module: nn.Module, name: str, image_shape: ImageShape, classes
     if found != (2, classes):
         expected = f"(2, {classes}), a score per class"
         raise UsageError(f"network '{name}' gives {found} for two images of {shape}; expected {expected}")
+    if not (output.is_floating_point() and output.isfinite().all()):
+        found = "NaN or infinite scores" if output.is_floating_point() else f"{output.dtype} scores"
+        raise UsageError(f"network '{name}' gives {found} for two images of {shape}; expected finite floats")
 
 
 def _parse_settings(name: str, text: str) -> dict[str, int | str]:

@@ -1,4 +1,4 @@
-"""Plots, drawn by matplotlib, which is optional: `pip install 'datacondense[plots]'`."""
+"""Plots, drawn by matplotlib, which is optional."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datacondense.errors import UsageError
-from datacondense.files import write_atomically
+from datacondense.errors import UsageError, install_with
+from datacondense.files import SOFTWARE, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def can_plot() -> bool:
 def require_plots() -> None:
     """Raise `UsageError` where matplotlib is missing."""
     if not can_plot():
-        raise UsageError("plots need matplotlib, which is not installed: pip install 'datacondense[plots]'")
+        raise UsageError(f"plots need matplotlib; {install_with('plots')}")
 
 
 def figure(width: float, height: float) -> Figure:
@@ -44,5 +44,6 @@ def save(figure: Figure, path: Path) -> None:
         DatacondenseError: the file cannot be written.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=110)
+    kind = path.suffix[1:]
+    figure.savefig(drawn, format=kind, dpi=110, metadata={"Software": SOFTWARE} if kind == "png" else None)
     write_atomically(path, drawn.getvalue())

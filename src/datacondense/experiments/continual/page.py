@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from datacondense.evaluation import Score
 from datacondense.experiments.continual.plot import plot_continual
 from datacondense.experiments.continual.result import ContinualResult
+from datacondense.experiments.continual.settings import Continual
+from datacondense.experiments.pages import CONVERGED_FROM, UNCONVERGED
 from datacondense.experiments.reported import CONTINUAL
 from datacondense.methods import METHODS
 
@@ -25,10 +29,11 @@ def continual_section(results: Path) -> str:
     return "\n".join(sections) or "None are recorded yet.\n"
 
 
-def draw_chains(results: Path, folder: Path) -> None:
-    """A plot of each chain, `continual-CHAIN.png` in `folder`."""
-    for chain, found in _chains(results).items():
-        plot_continual(found, folder / f"continual-{chain}.png")
+def chain_plots(results: Path) -> dict[str, Callable[[Path], object]]:
+    """The plots of the chains: names of files → what draws each to a path."""
+    return {
+        f"continual-{chain}.png": partial(plot_continual, found) for chain, found in _chains(results).items()
+    }
 
 
 def _chains(results: Path) -> dict[str, dict[str, ContinualResult]]:
@@ -65,22 +70,30 @@ def _mean(variant: str, result: ContinualResult, task: str) -> str:
 
 
 def _scale(result: ContinualResult) -> str:
+    """How a result was measured, and how far from the full length: the paper's, or ours where it has none."""
     record = result.record
     method, settings = METHODS[record["method"]["name"]](), record["method"]["settings"]
-    changed = [
-        f"{field.name.replace('_', ' ')} {settings[field.name]}"
+    changed = {
+        field.name: getattr(method, field.name)
         for field in fields(method)
         if settings.get(field.name) != getattr(method, field.name)
-    ]
+    }
+    shares = [record["updates"] / Continual().updates]
+    if full := changed.get("iterations"):
+        shares.append(settings["iterations"] / full)
     limits = ", ".join(f"{name} {task['train']['images']:,}" for name, task in record["tasks"].items())
     return "; ".join(
         [
             f"n = {len(result.trials)} seeds",
-            f"about {record['updates']:,} updates per stage",
+            f"about {record['updates']:,} of {Continual().updates:,} updates per stage",
             f"{record['fine_tuning_epochs']} epochs of fine-tuning",
             f"{record['memory']} images per class and task",
             f"training images: {limits}",
-            *changed,
+            *(
+                f"{name.replace('_', ' ')} {settings[name]}" + f" of {full}" * (name == "iterations")
+                for name, full in changed.items()
+            ),
+            *[UNCONVERGED] * (min(shares) < CONVERGED_FROM),
         ]
     )
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from datacondense.errors import DatacondenseError
+import msgspec
+
 from datacondense.evaluation import Score
+from datacondense.reading import Damaged, Fraction, read_json
 
 #: Of one trial: after each stage, the accuracy on each task seen so far, fractions in [0, 1].
 Stages = tuple[tuple[float, ...], ...]
+
+
+class _Score(msgspec.Struct):
+    accuracies: Annotated[list[Fraction], msgspec.Meta(min_length=1)]
+
+
+class _Stage(msgspec.Struct):
+    accuracy: dict[str, _Score]
+
+
+class _File(msgspec.Struct):
+    tasks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    stages: list[_Stage]
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,22 +81,22 @@ class ContinualResult:
         """The result in a file that `datacondense continual --json` wrote, without its seconds.
 
         Raises:
-            DatacondenseError: there is no such file, or it is none of these.
+            Damaged: it is none of these.
+            FileNotFoundError: there is no such file.
         """
+        expected = "expected what `datacondense continual --json` writes"
         try:
-            found = json.loads(Path(path).read_text())
-            tasks = tuple(found["tasks"])
-            rows = [
-                [stage["accuracy"][task]["accuracies"] for task in tasks[: i + 1]]
-                for i, stage in enumerate(found["stages"])
-            ]
-            trials = tuple(
-                tuple(tuple(accuracies[trial] for accuracies in row) for row in rows)
-                for trial in range(len(rows[0][0]))
-            )
-            return cls(tasks, trials, found["record"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DatacondenseError(f"{path} is not a result of `datacondense continual` ({error})") from None
+            found = read_json(Path(path), _File)
+        except Damaged as error:
+            raise error.advising(expected) from None
+        tasks = tuple(found.tasks)
+        rows = [[score.accuracies for score in stage.accuracy.values()] for stage in found.stages]
+        seen = [tuple(stage.accuracy) for stage in found.stages]
+        trials = {len(accuracies) for row in rows for accuracies in row}
+        if seen != [tasks[: i + 1] for i in range(len(tasks))] or len(trials) != 1:
+            raise Damaged(Path(path), "its stages lack an accuracy of a trial or a task", expected)
+        stages = (tuple(tuple(a[trial] for a in row) for row in rows) for trial in range(*trials))
+        return cls(tasks, tuple(stages), found.record)
 
     def __str__(self) -> str:
         rows = [["accuracy %", *(f"after {after}" for after in self.tasks), "forgetting"]]

@@ -6,27 +6,37 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import safetensors
-import safetensors.torch
+import msgspec
 from tqdm import tqdm
 
 from datacondense.data import DataSplits
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import UsageError
 from datacondense.experiments.continual.learning import Experiment, Trial
 from datacondense.experiments.continual.result import ContinualResult, Stages
 from datacondense.experiments.continual.settings import Continual
 from datacondense.experiments.continual.tasks import to_common_shape
-from datacondense.files import require_writable_folder, write_atomically, write_json
+from datacondense.files import (
+    LOCK,
+    locked,
+    require_ours,
+    require_writable_folder,
+    write_atomically,
+    write_json,
+)
 from datacondense.machine import Machine
 from datacondense.networks import ConvNet, Network
+from datacondense.reading import Amount, Damaged, Fraction, kinds, pack_tensors, read_json, read_tensors
+from datacondense.stopping import stoppable
 
 SETTINGS = "settings.json"
 MEMORY = "memory"
 
 
+@stoppable()
 def run_continual(
     tasks: Mapping[str, DataSplits],
     settings: Continual | None = None,
@@ -79,8 +89,6 @@ def run_continual(
     if place and not replace:
         for trial in range(trials):
             experiment.require_fitting(place, seed + trial)
-    if folder:
-        folder.claim(resume=resume, overwrite=overwrite)
     finished: list[Stages] = []
     seconds = 0.0
     stages = range(len(tasks))
@@ -88,83 +96,142 @@ def run_continual(
     ahead = trials * sum(map(experiment.passes, stages))
     bar = tqdm(total=ahead, unit="image", unit_scale=True, dynamic_ncols=True,
                disable=not sys.stderr.isatty())  # fmt: skip
-    with bar:
-        for trial in range(trials):
-            run = Trial(experiment, seed + trial, place, replace=replace, bar=bar)
-            if folder:
-                folder.restore(run)
-            for stage in stages[: len(run.rows)]:
-                bar.total = ahead = ahead - experiment.passes(stage)
-            for stage in stages[len(run.rows) :]:
-                started = time.perf_counter()
-                run.learn(stage)
-                run.seconds += time.perf_counter() - started
+    with bar, locked(folder.path) if folder else nullcontext():
+        if folder:
+            folder.claim(resume=resume, overwrite=overwrite)
+        try:
+            for trial in range(trials):
+                run = Trial(experiment, seed + trial, place, replace=replace, bar=bar)
                 if folder:
-                    folder.keep(run)
-            finished.append(tuple(run.rows))
-            seconds += run.seconds
+                    folder.restore(run)
+                for stage in stages[: len(run.rows)]:
+                    bar.total = ahead = ahead - experiment.passes(stage)
+                for stage in stages[len(run.rows) :]:
+                    started = time.perf_counter()
+                    run.learn(stage)
+                    run.seconds += time.perf_counter() - started
+                    if folder:
+                        folder.keep(run)
+                finished.append(tuple(run.rows))
+                seconds += run.seconds
+        except KeyboardInterrupt as stop:
+            if folder and any(folder.path.glob("trial-seed*.safetensors")):
+                kept = f"finished stages are kept in {folder.path}"
+                stop.add_note(f"{kept}; the same command with --resume continues")
+            raise
     return ContinualResult(tuple(tasks), tuple(finished), record, seconds)
 
 
+class _Task(TypedDict):
+    train: dict[str, Any]
+    test: dict[str, Any]
+    outputs: list[int]
+    epochs: int
+    notes: list[str]
+
+
+class _Method(TypedDict):
+    name: str
+    settings: dict[str, Any]
+
+
+class _Settings(TypedDict):
+    """`Experiment.record` and the first seed."""
+
+    tasks: dict[str, _Task]
+    memory: int
+    method: _Method
+    distillation: bool
+    temperature: float
+    updates: int
+    fine_tuning_epochs: int
+    network: str
+    precision: str
+    versions: dict[str, str]
+    seed: int
+
+
+def _determining(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must have in common to be the same: images may have moved, but tasks keep their order."""
+    tasks = []
+    for name, task in record["tasks"].items():
+        splits = [{k: v for k, v in task[split].items() if k != "source"} for split in ("train", "test")]
+        tasks.append((name, splits, task["outputs"], task["epochs"]))
+    return {key: value for key, value in record.items() if key != "versions"} | {"tasks": tasks}
+
+
+class _Kept(msgspec.Struct):
+    """Of a trial, beside its weights."""
+
+    accuracies: list[tuple[Fraction, ...]]
+    seconds: Amount
+
+
 class _Folder:
-    """What a run keeps: its settings, and of each trial the last finished stage, a file that is replaced."""
+    """What a run keeps: its settings, and of each trial the last finished stage, a file that is replaced.
+
+    The settings are written first: without them, nothing here is ours.
+    """
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path, self.record = path, json.loads(json.dumps(record))
 
     def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ours, or raise `UsageError` before any work is done."""
+        """Make the folder ours, or raise `UsageError` before any work is done. It is locked."""
         settings = self.path / SETTINGS
+        require_ours(settings)
+        old = list(self.path.glob("trial-seed*.safetensors"))
         if settings.exists() and resume:
             self._require_same(settings)
         elif settings.exists() and not overwrite:
             raise UsageError(f"{self.path} holds a run; go on with --resume or replace it with --overwrite")
-        elif not settings.exists() and self.path.is_dir() and next(self.path.iterdir(), None):
-            raise UsageError(f"{self.path} holds files of another kind; choose another folder with --out")
+        elif not settings.exists() and (foreign := [p for p in self.path.iterdir() if p.name != LOCK]):
+            raise UsageError(
+                f"{self.path} holds files of another kind ({foreign[0].name}); "
+                "choose another folder with --out"
+            )
+        elif not resume:
+            for file in old:
+                require_ours(file)
+            for file in old:
+                file.unlink()
         require_writable_folder(self.path, 50_000_000)
-        if not resume:
-            for old in self.path.glob("trial-seed*.safetensors"):
-                old.unlink()
         write_json(settings, self.record)
 
     def keep(self, run: Trial) -> None:
         """Save the trial after a stage."""
-        weights = {
-            name: tensor.cpu().contiguous() for name, tensor in run.experiment.learner.state_dict().items()
-        }
-        about = json.dumps({"accuracies": run.rows, "seconds": run.seconds})
-        write_atomically(self._file(run), safetensors.torch.save(weights, metadata={"trial": about}))
+        about = _Kept(run.rows, run.seconds)
+        content = pack_tensors(run.experiment.learner.state_dict(), "trial", about)
+        write_atomically(self._file(run), content)
 
     def restore(self, run: Trial) -> None:
         """Bring the trial to where it was kept last, if it was."""
-        path = self._file(run)
-        if not path.exists():
-            return
+        path, learner = self._file(run), run.experiment.learner
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["trial"])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-            run.experiment.learner.load_state_dict(weights)
-            run.rows = [tuple(row) for row in about["accuracies"]]
-            run.seconds = about["seconds"]
-        except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
-            raise DatacondenseError(
-                f"{path} is damaged ({error}); remove it to run the trial again"
-            ) from None
+            about, weights = read_tensors(path, "trial", _Kept)
+            seen = [len(row) for row in about.accuracies]
+            if seen != list(range(1, len(run.experiment.tasks) + 1))[: len(seen)]:
+                raise Damaged(path, "its accuracies are not those of finished stages")
+            if kinds(weights) != kinds(learner.state_dict()):
+                raise Damaged(path, "its weights are not those of the network")
+        except FileNotFoundError:
+            return
+        except Damaged as error:
+            raise error.advising("remove it to run the trial again") from None
+        learner.load_state_dict(weights)
+        run.rows, run.seconds = about.accuracies, about.seconds
 
     def _file(self, run: Trial) -> Path:
         return self.path / f"trial-seed{run.seed}.safetensors"
 
     def _require_same(self, settings: Path) -> None:
         try:
-            found = json.loads(settings.read_text())
-        except (OSError, ValueError) as error:
-            raise DatacondenseError(
-                f"{settings} is damaged ({error}); start again with --overwrite"
-            ) from None
-        for key in sorted(self.record.keys() - {"versions"}):
-            # As text, where the order of the tasks counts.
-            if json.dumps(found.get(key)) != json.dumps(self.record[key]):
+            found = read_json(settings, _Settings)
+        except Damaged as error:
+            raise error.advising("move it away, or choose another folder with --out") from None
+        ours, theirs = _determining(self.record), _determining(found)
+        for key in sorted(ours):
+            if ours[key] != theirs[key]:
                 raise UsageError(
                     f"{self.path} holds a run of other settings ({key.replace('_', ' ')}); "
                     "give the same ones, another folder, or --overwrite"

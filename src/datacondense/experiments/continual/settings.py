@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, RATE, Range
 from datacondense.methods import GradientMatching, Method
 from datacondense.training import Recipe
 
@@ -16,7 +16,7 @@ class Continual:
     Defaults are the paper's where it says something; `docs/continual.md` numbers the differences.
 
     Raises:
-        UsageError: memory or updates below 1, a temperature that is not above 0, fine-tuning epochs below 0.
+        UsageError: a number out of range.
     """
 
     memory: int = 10
@@ -35,14 +35,10 @@ class Continual:
     rate, as Castro et al. do; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.memory < 1:
-            raise UsageError(f"--memory must be at least 1 image per class and task; found {self.memory}")
-        if not self.temperature > 0:
-            raise UsageError(f"--temperature must be above 0; found {self.temperature}")
-        if self.updates < 1:
-            raise UsageError(f"--updates must be at least 1 per stage; found {self.updates}")
-        if self.fine_tuning_epochs < 0:
-            raise UsageError(f"--fine-tuning-epochs must be 0 or more; found {self.fine_tuning_epochs}")
+        COUNT.require("--memory", self.memory)
+        RATE.require("--temperature", self.temperature)
+        COUNT.require("--updates", self.updates)
+        Range(0, COUNT.most).require("--fine-tuning-epochs", self.fine_tuning_epochs)
 
     def recipe(self, images: int) -> Recipe:
         """Of a stage that learns from so many images, new ones and memories."""

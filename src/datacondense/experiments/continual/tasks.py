@@ -79,7 +79,7 @@ def _reshaped(name: str, task: DataSplits, shape: ImageShape) -> DataSplits:
     channels, height, width = shape
 
     def images(split: ImageDataset) -> Tensor:
-        return resize_all(split.images, (height, width)).expand(-1, channels, -1, -1).contiguous()
+        return resize_all(split.images, (height, width), name).expand(-1, channels, -1, -1).contiguous()
 
     train, test = task.train, task.test
     measured = ImageDataset.create(images(train), train.labels, train.class_names, name=train.name)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing.connection
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from tqdm import tqdm
 
 from datacondense.condensed import CondensedDataset, finished
-from datacondense.condensing import condense, run_result
+from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import Score, evaluate_recorded
@@ -27,7 +25,9 @@ from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
-from datacondense.stopping import sigterm_interrupts
+from datacondense.provenance import Provenance
+from datacondense.reading import Amount, Damaged, Fraction, read_json
+from datacondense.stopping import check_stop, pause, stop_processes, stoppable
 from datacondense.trials import KeptTrials
 
 #: Seconds before looking again whether what others work on is done.
@@ -56,6 +56,7 @@ class Folders:
         return finished(self.set(sets, seed))
 
 
+@stoppable()
 def run_table(
     table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, *, workers: int = 1
 ) -> None:
@@ -114,13 +115,11 @@ def _run_in_processes(
         for child in children:
             child.start()
         while working := [child.sentinel for child in children if child.is_alive()]:
-            multiprocessing.connection.wait(working, timeout=POLL)
+            multiprocessing.connection.wait(working, timeout=0.5)
+            check_stop()
             progress.look()
     finally:
-        for child in children:
-            if child.is_alive():
-                child.join(30)  # Ctrl-C has reached it, too: it saves its work
-                child.terminate()
+        stop_processes(children)
     if failed := sum(child.exitcode != 0 for child in children):
         raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
 
@@ -129,7 +128,7 @@ def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Mach
     torch.set_num_threads(threads)
     sys.stderr = _Lines()
     try:
-        with sigterm_interrupts(), warnings_in_one_line():
+        with stoppable(), warnings_in_one_line():
             _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
     except DatacondenseError as error:
         print(f"datacondense: {error}", file=sys.stderr)
@@ -166,7 +165,7 @@ class _Worker:
                     tqdm.write(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
                 progress.look()
             if not worked:
-                time.sleep(POLL)
+                pause(POLL)
         with suppress(OSError):
             (self.folders.results / ".claims").rmdir()
         if failed:
@@ -181,7 +180,7 @@ class _Worker:
             if self.folders.result(cell):
                 return True
             partial = self.folders.runs / f"{cell.id}.json"
-            sets = json.loads(partial.read_text()) if partial.exists() else {}
+            sets = _read_partial(partial, cell) if partial.exists() else {}
             worked = False
             for seed in cell.seeds:
                 if str(seed) not in sets and (training := self._training(cell, seed)):
@@ -215,7 +214,7 @@ class _Worker:
 
     def _measured(
         self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset, kept: KeptTrials
-    ) -> dict[str, Any]:
+    ) -> _Set:
         """One set: the accuracies of its networks and where they come from."""
         _, result = evaluate_recorded(
             training,
@@ -227,16 +226,16 @@ class _Worker:
             machine=self.machine,
             kept=kept,
         )
-        about: dict[str, Any] = {"accuracies": result["accuracies"]}
-        if cell.sets and isinstance(training, CondensedDataset):
-            about["condensed"] = {
-                "seed": seed,
-                "recipe": asdict(training.recipe),
-                "run": run_result(self.folders.set(cell.sets, seed)),
-            }
-        return about | {"run": result["run"]}
+        if cell.sets is None or not isinstance(training, CondensedDataset):
+            return {"accuracies": result["accuracies"], "run": result["run"]}
+        made = run_result(self.folders.set(cell.sets, seed))
+        return {
+            "accuracies": result["accuracies"],
+            "condensed": {"seed": seed, "recipe": asdict(training.recipe), "run": made},
+            "run": result["run"],
+        }
 
-    def _finish(self, cell: Cell, sets: list[dict[str, Any]]) -> Score:
+    def _finish(self, cell: Cell, sets: list[_Set]) -> Score:
         score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))
         folder = self.folders.results / self.table
         folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +259,38 @@ class _Worker:
             },
         )  # fmt: skip
         return score
+
+
+class _Condensed(TypedDict):
+    seed: int
+    recipe: dict[str, Any]
+    run: RunResult | None
+
+
+class _Evaluation(Provenance):
+    seed: int
+    seconds: Amount
+
+
+class _Set(TypedDict):
+    """What is measured on one set."""
+
+    accuracies: list[Fraction]
+    condensed: NotRequired[_Condensed]
+    run: _Evaluation
+
+
+def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
+    """What is measured of a cell, by seed."""
+    try:
+        found = read_json(path, dict[str, _Set])
+        if not found.keys() <= set(map(str, cell.seeds)):
+            raise Damaged(path, "it has seeds that are not the cell's")
+        if any(len(one["accuracies"]) != cell.trials for one in found.values()):
+            raise Damaged(path, f"it does not have {cell.trials} accuracies of each set")
+    except Damaged as error:
+        raise error.advising("move it away to measure the cell again") from None
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.reported import SEARCH
-from datacondense.experiments.search.result import number, plot
+from datacondense.experiments.search.record import read_searches
+from datacondense.experiments.search.result import number, plot, whole_list_correlation
 
 
 def search_section(results: Path) -> str:
@@ -21,18 +23,16 @@ def search_section(results: Path) -> str:
         "| proxy | best network % | correlation, top 10 | minutes | images stored |\n|---|---|---|---|---|\n"
         + "".join(rows)
     )
-    files = sorted((results / "search").glob("*.json"))
-    measured = [_measured(path.stem, json.loads(path.read_text())) for path in files]
+    measured = [_measured(name, result) for name, result in read_searches(results).items()]
     return text + ("".join(measured) or "\nNothing has been measured here yet.\n")
 
 
-def draw_searches(results: Path, folder: Path) -> None:
-    """A plot of each search, `search-NAME.png` in `folder`."""
-    for path in (results / "search").glob("*.json"):
-        plot(json.loads(path.read_text()), folder / f"search-{path.stem}.png")
+def search_plots(results: Path) -> dict[str, Callable[[Path], object]]:
+    """The plots of the searches: names of files → what draws each to a path."""
+    return {f"search-{name}.png": partial(plot, result) for name, result in read_searches(results).items()}
 
 
-def _measured(name: str, result: dict[str, Any]) -> str:
+def _measured(name: str, result: Mapping[str, Any]) -> str:
     settings, images, whole, run = (result[key] for key in ("settings", "images", "whole", "run"))
     first = next(iter(result["proxies"].values()))
     data = result["data"]["name"] + " (JPEG)" * result["data"]["jpeg"]
@@ -44,20 +44,32 @@ def _measured(name: str, result: dict[str, Any]) -> str:
         f"each proxy, {whole['steps']:,} updates of {whole['recipe']['batch_size']} images on the whole set; "
         f"{len(result['sample'])} networks spread over the space and the best {settings['top']} of each "
         f"proxy are trained on it, {whole['networks']} in all. {images['validation']:,} validation images, "
-        f"{images['test']:,} test images. {run['hardware']}, seed {run['seed']}.\n\n"
-        "| trained on | best network, test % | sample: ρ, τ (n) | top: ρ, τ (n) | minutes | images stored |\n"
-        "|---|---|---|---|---|---|\n"
+        f"{images['test']:,} test images. {run['hardware']}, seed {run['seed']}.{_artifacts(result)}\n\n"
+        "| trained on | best network, test % | sample: ρ, τ (n) | top: ρ, τ (n) | all: ρ, τ (n) | updates of "
+        "images | minutes | images stored |\n|---|---|---|---|---|---|---|---|\n"
     )
     for proxy, row in [*result["proxies"].items(), ("whole set", whole)]:
         parts = row.get("correlation", {})
+        if parts:
+            parts = parts | {"all": whole_list_correlation(row, whole)}
         cells = [
             f"{100 * row['found']['test']:.1f}" if row["found"] else "–",
-            *(_correlation(parts[part]) if part in parts else "" for part in ("sample", "top")),
+            *(_correlation(parts[part]) if part in parts else "" for part in ("sample", "top", "all")),
+            f"{row['steps']:,} of {min(row['recipe']['batch_size'], row['images']):,}",
             f"{row['seconds'] / 60:.1f}",
             f"{row['images']:,}",
         ]
         text += f"| {proxy} | {' | '.join(cells)} |\n"
     return text + f"\n![accuracy on proxies against the whole set](search-{name}.png)\n"
+
+
+def _artifacts(result: Mapping[str, Any]) -> str:
+    """Which proxies were made before the validation part was set aside."""
+    names = [proxy for proxy, row in result["proxies"].items() if row["made by"]]
+    made = (
+        f" Made beforehand by `condense`, whose images may include the validation part: {', '.join(names)}."
+    )
+    return made if names else ""
 
 
 def _correlation(values: dict[str, Any]) -> str:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
+from datacondense.errors import install_with
 from datacondense.report.plots import can_plot, figure, save
 
 #: What the user is told where there is no plot.
-NO_PLOT = "no plot is drawn, as matplotlib is not installed: pip install 'datacondense[plots]'"
+NO_PLOT = f"no plot is drawn, for lack of matplotlib; {install_with('plots')}"
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,26 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[st
     """
     if len(set(first)) < 2 or len(set(second)) < 2:
         return {"n": len(first), "spearman": None, "kendall": None}
+    from scipy import stats  # takes a second, which nobody should wait for help
+
     return {
         "n": len(first),
         "spearman": float(stats.spearmanr(first, second).statistic),
         "kendall": float(stats.kendalltau(first, second).statistic),
     }
+
+
+def whole_list(row: Mapping[str, Any], whole: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Validation accuracies, on a proxy and on the whole set, of all networks that were trained on both."""
+    on_whole = {network["label"]: network["validation"] for network in whole["ranking"]}
+    ranking = row["ranking"]
+    return [(one["validation"], on_whole[one["label"]]) for one in ranking if one["label"] in on_whole]
+
+
+def whole_list_correlation(row: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    """`rank_correlation` of `whole_list`."""
+    pairs = whole_list(row, whole)
+    return rank_correlation([proxy for proxy, _ in pairs], [full for _, full in pairs])
 
 
 def compared(
@@ -77,7 +91,8 @@ def summary(result: Mapping[str, Any]) -> str:
         if found := row["found"]:
             lines.append(f"  best: {found['label']}: {100 * found['test']:.1f} % of the test images, "
                          "trained on the whole set")  # fmt: skip
-        for part, values in row["correlation"].items():
+        whole = whole_list_correlation(row, result["whole"])
+        for part, values in [*row["correlation"].items(), ("all trained on both", whole)]:
             lines.append(f"  {part} (n = {values['n']}): Spearman {number(values['spearman'])}, "
                          f"Kendall {number(values['kendall'])}")  # fmt: skip
     return "\n".join(lines)
@@ -98,14 +113,13 @@ def plot(result: Mapping[str, Any], path: Path) -> bool:
     """
     if not can_plot():
         return False
-    on_whole = {row["label"]: row["validation"] for row in result["whole"]["ranking"]}
     drawing = figure(6.0, 4.5)
     axes = drawing.subplots()
     for name, proxy in result["proxies"].items():
-        pairs = [(r["validation"], on_whole[r["label"]]) for r in proxy["ranking"] if r["label"] in on_whole]
-        rho = number(proxy["correlation"]["sample"]["spearman"])
+        pairs = whole_list(proxy, result["whole"])
+        rho = number(whole_list_correlation(proxy, result["whole"])["spearman"])
         axes.plot([100 * x for x, _ in pairs], [100 * y for _, y in pairs], "o", alpha=0.7,
-                  label=f"{name}, ρ = {rho}")  # fmt: skip
+                  label=f"{name}, ρ = {rho} (n = {len(pairs)})")  # fmt: skip
     axes.set_xlabel("accuracy after training on the proxy, % of the validation part")
     axes.set_ylabel("after training on the whole set, %")
     axes.set_title(result["data"]["name"])

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -39,17 +38,19 @@ from datacondense.experiments.search.stages import (
     stages_of,
 )
 from datacondense.experiments.search.study import (
+    POLL,
     SharedStudy,
     Storage,
     errors_of_storage,
     open_storage,
     without_password,
 )
-from datacondense.files import require_writable_folder, write_json
+from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.machine import Machine
 from datacondense.networks import build_network
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
+from datacondense.stopping import pause, stop_processes, stoppable
 from datacondense.training import accuracy, train
 
 RESULT = "search.json"
@@ -107,6 +108,7 @@ class _Job:
         return found[0], found[1] if len(found) > 1 else None
 
 
+@stoppable()
 def search(
     data: DataSplits,
     proxies: Sequence[str | Path] = ("random", "herding", EARLY),
@@ -139,10 +141,12 @@ def search(
 
     Returns:
         What is in `search.json`: ranking, cost and rank correlations of each proxy, excluded networks.
+        Seconds are sums over networks, in whatever process and invocation each was trained.
 
     Raises:
         UsageError: an unknown proxy; an artifact of other images; a space without networks; a study of
-            another space or other settings; a storage URL that cannot be right; `out` cannot be written.
+            another space or other settings; a storage URL that cannot be right; `out` cannot be written, or
+            has a `search.json` or `search.png` of somebody else.
         DatacondenseError: the storage cannot be reached.
     """
     settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out)
@@ -155,9 +159,11 @@ def search(
     order = spread([point for point in points if point.network is not None], seed)
     if len(order) < 2:
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
+    for file in (out / RESULT, out / PLOT):
+        require_ours(file)
     require_writable_folder(out, 10_000_000)
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
-    circumstances, started = provenance(machine), time.perf_counter()
+    circumstances = provenance(machine)
     circumstances["command"] = circumstances["command"].replace(url, without_password(url))
     with errors_of_storage(url):
         opened = open_storage(url)  # before the selections, which may take long
@@ -203,7 +209,7 @@ def search(
             for stage, row, ranking in zip(stages[:-1], rows, rankings, strict=False)
         },
         "whole": rows[-1] | {"found": asdict(whole[0]) if whole else None},
-        "run": {"seed": seed, **circumstances, "seconds": round(time.perf_counter() - started, 1)},
+        "run": {"seed": seed, **circumstances, "seconds": round(sum(row["seconds"] for row in rows), 1)},
     }
     write_json(out / RESULT, result)
     plot(result, out / PLOT)
@@ -245,24 +251,22 @@ def _helpers(job: _Job, count: int) -> Iterator[None]:
         for helper in helpers:
             helper.start()
         yield
-        for helper in helpers:
-            helper.join()
+        while any(helper.is_alive() for helper in helpers):
+            pause(POLL)
     finally:
         torch.set_num_threads(threads)
-        for helper in helpers:
-            if helper.pid is not None and helper.is_alive():
-                helper.terminate()
+        stop_processes(helpers)
 
 
 def _help(job: _Job, threads: int) -> None:
     """What a helper process does: the work of all stages, as their plans come."""
     torch.set_num_threads(threads)
-    with suppress(KeyboardInterrupt), errors_of_storage(job.storage):
+    with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:
                 if _orphaned():
                     return
-                time.sleep(0.5)
+                pause(POLL)
             job.work(position, study)
 
 

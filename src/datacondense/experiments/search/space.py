@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from datacondense.errors import UsageError, unknown_name
 from datacondense.networks import Architecture, ConvNet, Network, build_network, import_callable
 from datacondense.networks.base import Activation, Norm, Pooling
 from datacondense.randomness import global_stream, stream
+from datacondense.reading import Damaged, read_bytes, read_json
 
 #: Asks an Optuna trial for values and gives the network that they mean.
 Suggest = Callable[[Any], Network]
@@ -43,8 +43,10 @@ class Grid:
         for name, values in self.choices.items():
             if name not in known:
                 raise unknown_name("setting of convnet", name, known)
-            if not isinstance(values, list | tuple) or not values:
-                raise UsageError(f"the choices for {name} are {values!r}; expected a list of one or more")
+            if not isinstance(values, list | tuple) or not values or not set(map(type, values)) <= {int, str}:
+                raise UsageError(
+                    f"the choices for {name} are {values!r}; expected a list of whole numbers or of words"
+                )
             for value in values:
                 ConvNet(**{name: value})  # which checks it
             if len(set(values)) < len(values):
@@ -99,16 +101,15 @@ def read_space(spec: str) -> Suggest:
         found: Suggest = import_callable(spec, "space", "a function from an Optuna trial to a network")
         return found
     try:
-        text = path.read_text()
-        choices = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"space {spec} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UsageError(f"space {spec} is neither TOML nor, named *.json, JSON: {error}") from None
-    if not isinstance(choices, dict):
-        raise UsageError(
-            f"space {spec} holds a {type(choices).__name__}; expected lists by ConvNet's settings"
-        )
+        if path.suffix == ".json":
+            return Grid(read_json(path, dict[str, Any]))
+        choices = tomllib.loads(read_bytes(path).decode())
+    except FileNotFoundError:
+        raise UsageError(f"space {spec} cannot be read: there is no such file") from None
+    except Damaged as error:
+        raise UsageError(f"space {spec} does not hold lists by ConvNet's settings: {error.reason}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"space {spec} is not TOML (JSON is named *.json): {error}") from None
     return Grid(choices)
 
 

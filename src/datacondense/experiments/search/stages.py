@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 import torch
 
 from datacondense.condensed import TENSORS, CondensedDataset
-from datacondense.condensing import condense, run_result
+from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import ImageDataset
-from datacondense.errors import UsageError, unknown_name
+from datacondense.errors import COUNT, UsageError, unknown_name
 from datacondense.experiments.claims import claimed
 from datacondense.machine import Machine
 from datacondense.methods import METHODS
 from datacondense.methods.base import Selection
 from datacondense.networks import ConvNet
 from datacondense.randomness import stream
+from datacondense.stopping import pause
 from datacondense.training import Recipe
 
 EARLY = "early-stopping"
@@ -38,10 +38,10 @@ class Search:
     """`grid` takes every network of the space, as the paper does; `random` some, with each setting about
     equally often; `tpe` those that Optuna's tree of Parzen estimators suggests, after the sample."""
     trials: int | None = None
-    """Networks per proxy for `random` and `tpe`; 48 when not given."""
+    """Networks per proxy for `random` and `tpe`; 48 unless given."""
     ipc: int | None = None
-    """Images per class of the selections, and early stopping's steps; of the first artifact when not given,
-    or else the paper's 10."""
+    """Images per class of the selections, and early stopping's steps; unless given, those of the first
+    condensed set, or else the paper's 10."""
     epochs: int = 100
     """Passes over a proxy set, as in the paper; `early-stopping` takes as many steps."""
     batch_size: int = 256
@@ -56,7 +56,7 @@ class Search:
     """The part of each class of the training images that ranks networks and trains none. The paper ranks by
     test accuracy."""
     test_images: int | None = None
-    """So many of the test images, drawn by the seed, measure what was found; all when not given."""
+    """So many of the test images, drawn by the seed, measure what was found; all unless given."""
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -65,9 +65,8 @@ class Search:
             raise UsageError("the grid takes every network; give --trials with --sampler random or tpe")
         if not 0 < self.validation < 1:
             raise UsageError(f"the validation part must be between 0 and 1; found {self.validation}")
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < 1:
-                raise UsageError(f"{name.replace('_', ' ')} must be at least 1; found {value}")
+        COUNT.require_of(self, "trials", "ipc", "epochs", "batch_size", "whole_updates", "sample", "top",
+                         "test_images")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class Stage:
     """What has to be stored: different images."""
     identity: dict[str, Any]
     """What two processes must agree on to share the stage's study."""
-    cost: dict[str, Any] | None = None
+    cost: RunResult | None = None
     """What making the set took, of an artifact."""
 
     @property
@@ -188,7 +187,7 @@ def _selected(
                 how = METHODS[method]()
                 return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
                                 resume=True).data  # fmt: skip
-        time.sleep(0.5)
+        pause(0.5)
 
 
 def _whole(training: ImageDataset, recipe: Recipe, updates: int, seed: int) -> tuple[ImageDataset, Recipe]:

@@ -19,17 +19,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
 from datacondense.randomness import stream
+from datacondense.stopping import check_stop, pause
 
 try:
     import optuna
 except ImportError:
-    raise DatacondenseError(
-        "architecture search needs Optuna; install it with: pip install 'datacondense[search]'"
-    ) from None
+    raise DatacondenseError(f"architecture search needs Optuna; {install_with('search')}") from None
 from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -104,13 +103,13 @@ def open_storage(url: str) -> Storage:
             raise UsageError(f"storage {without_password(url)} is of an unknown kind: {error}") from None
         except ImportError as error:
             raise DatacondenseError(
-                f"storage {without_password(url)} needs a driver ({error}); for PostgreSQL: "
-                "pip install 'datacondense[postgresql]'"
+                f"storage {without_password(url)} needs a driver ({error}); for PostgreSQL, "
+                f"{install_with('postgresql')}"
             ) from None
         except (SQLAlchemyError, StorageInternalError):  # another process may be making the tables just now
             if attempt == 2:
                 raise
-            time.sleep(POLL)
+            pause(POLL)
     if sqlite:  # otherwise two processes can read that a trial waits, and both take it
         storage.engine.dispose()
         event.listen(storage.engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
@@ -184,10 +183,11 @@ class SharedStudy:
         total = len(left)
         with tqdm(total=total, desc=title, unit="network", dynamic_ncols=True, disable=not show) as bar:
             while left and not stop():
+                check_stop()
                 if any(trial.state == TrialState.WAITING for trial in left):
                     self._take(suggest, known, measure)
                 else:
-                    time.sleep(min(POLL, self._heartbeat))
+                    pause(min(POLL, self._heartbeat))
                 left = self._left()
                 bar.update(max(0, total - len(left) - bar.n))
 

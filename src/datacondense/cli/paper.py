@@ -1,4 +1,4 @@
-"""`datacondense paper`: the verb, with its flags."""
+"""`datacondense paper`: the paper's tables, measured."""
 
 from __future__ import annotations
 
@@ -7,44 +7,61 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from datacondense.errors import UsageError, unknown_name
-from datacondense.experiments.paper.book import write_book
+from datacondense.cli.flags import MachineFlags, Switch
+from datacondense.errors import COUNT, unknown_name
+from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.files import require_writable_folder
-from datacondense.flags import MachineFlags
+from datacondense.files import require_ours, require_writable_folder
 
 
-def paper(
+def run(
     table: Annotated[
         Positional[str],
-        arg(metavar="TABLE", help=f"report, which only writes the tables, or: {', '.join(TABLES)}."),
+        arg(metavar="TABLE", help=f"report, which only shows all tables, or: {', '.join(TABLES)}."),
     ],
     /,
-    rows: Annotated[str | None, arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.")] = None,
-    columns: Annotated[str | None, arg(help="Only these, likewise: 'random,herding'.")] = None,
+    rows: Annotated[
+        str | None,
+        arg(help="Only these, with wildcards: 'mnist-*,svhn-ipc1'.", help_behavior_hint="(default: all)"),
+    ] = None,
+    columns: Annotated[
+        str | None, arg(help="Only these, likewise: 'random,herding'.", help_behavior_hint="(default: all)")
+    ] = None,
     scale: Annotated[
-        str, arg(help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".")
+        str,
+        arg(
+            metavar="|".join(SCALES),
+            help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".",
+        ),
     ] = "full",
     workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
-    dry_run: Annotated[bool, arg(help="Only list the cells and estimate the time.")] = False,
+    dry_run: Annotated[Switch, arg(help="Only list the cells and estimate the time.")] = False,
     results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
-    report: Annotated[Path, arg(metavar="FILE", help="The tables as Markdown.")] = Path("docs/results.md"),
+    report: Annotated[
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="Write all tables there, with plots.",
+            help_behavior_hint="(default: on the screen)",
+        ),
+    ] = None,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
     folders = Folders(results, runs)
+    if report:
+        require_ours(report, "--report")
     if table != "report":
         if table not in TABLES:
             raise unknown_name("table", table, [*TABLES, "report"])
         if scale not in SCALES:
             raise unknown_name("scale", scale, SCALES)
-        if workers < 1:
-            raise UsageError(f"--workers must be at least 1; found {workers}")
+        COUNT.require("--workers", workers)
         entries = TABLES[table].select(SCALES[scale], rows, columns)
         machine, cells = hardware.detect(), [entry.cell for entry in entries]
         if dry_run:
@@ -58,8 +75,11 @@ def paper(
         require_writable_folder(results, 10_000_000, "--results")
         require_writable_folder(runs, 100_000_000, "--runs")
         run_table(table, entries, folders, machine, workers=workers)
-    write_book(folders, report)
-    print(report)
+    if report:
+        write_book(folders, report)
+        print(report)
+    else:
+        print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,49 @@
+"""What `import datacondense` offers."""
+
+from datacondense.condensed import CondensedDataset
+from datacondense.condensing import condense
+from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.evaluation import Score, evaluate
+from datacondense.machine import Machine
+from datacondense.methods import (
+    DatasetDistillation,
+    Forgetting,
+    GradientMatching,
+    Herding,
+    KCenter,
+    Method,
+    NearestMean,
+    RandomSelection,
+)
+from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
+from datacondense.training import Recipe
+
+__all__ = [
+    "MLP",
+    "VGG11",
+    "AlexNet",
+    "AlexNetDD",
+    "CondensedDataset",
+    "ConvNet",
+    "DataSplits",
+    "DatacondenseError",
+    "DatasetDistillation",
+    "Forgetting",
+    "GradientMatching",
+    "Herding",
+    "ImageDataset",
+    "KCenter",
+    "LeNet",
+    "Machine",
+    "Method",
+    "NearestMean",
+    "RandomSelection",
+    "Recipe",
+    "ResNet18",
+    "Score",
+    "UsageError",
+    "condense",
+    "evaluate",
+    "load_dataset",
+]

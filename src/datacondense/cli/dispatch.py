@@ -1,0 +1,106 @@
+"""main(): the verb is known before its flags are parsed, so its file alone is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from importlib import import_module
+from io import TextIOWrapper
+
+import tyro
+
+import datacondense
+from datacondense.cli.help import plain_words, without_torch
+from datacondense.errors import DatacondenseError, is_out_of_memory, unknown_name, warnings_in_one_line
+from datacondense.stopping import Terminated, stoppable
+
+#: The verbs, each the `run` of a file here, with their lines in the help.
+VERBS = {
+    "condense": "Condense a dataset to a few images per class.",
+    "evaluate": "Train fresh networks on a condensed set and test them on real images.",
+    "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "show": "Draw condensed sets: a row per class; several sets side by side.",
+    "paper": "Measure a table of the paper and set it beside the paper's numbers.",
+    "continual": "Learn datasets one after another, rehearsing a small memory of each.",
+    "search": "Rank networks on condensed sets and compare with training on all images.",
+    "benchmark": "Time condensing and evaluation against a plain implementation.",
+    "list": "List the methods, networks and datasets that have names.",
+}
+#: Verbs that have the settings of a method as flags, and which of their flags names it.
+METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
+
+#: Of verbs that need no --resume.
+CONTINUING = "what was finished is kept; the same command continues"
+
+USAGE = """\
+usage: datacondense VERB ...
+
+Condense a large labelled image dataset into a few synthetic images per class.
+
+verbs:
+{verbs}
+
+`datacondense VERB --help` explains the flags of a verb; `datacondense --version` prints the version.\
+""".format(verbs="\n".join(f"  {verb:<11}{line}" for verb, line in VERBS.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failed job, 2 for bad usage.
+
+    Args:
+        arguments: those of this process by default.
+
+    Raises:
+        SystemExit: after help, and where flags cannot be parsed.
+    """
+    own_process = arguments is None
+    if own_process and isinstance(sys.stdout, TextIOWrapper):  # names and signs that it has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
+    verb, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if verb == "--version":
+        print(f"datacondense {datacondense.__version__}")
+        return 0
+    helps = not {"-h", "--help"}.isdisjoint(words)
+    imports = without_torch() if helps and own_process else nullcontext()
+    try:
+        with stoppable(), warnings_in_one_line(), plain_words(), imports:
+            run = _verb(verb, words)
+            flags = ["--help"] if helps else words
+            tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
+                     config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
+    except DatacondenseError as error:
+        print(f"datacondense: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt as stop:
+        kept = [CONTINUING] if verb in ("paper", "search") else getattr(stop, "__notes__", [])
+        print("\ndatacondense:", "; ".join(["stopped", *kept]), file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:  # of a name that the system refuses: too long, say
+        print(f"datacondense: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("datacondense: out of memory; smaller images (--resize), a smaller network or fewer images at "
+              "once (--ipc, batch sizes) need less", file=sys.stderr)  # fmt: skip
+        return 1
+    return 0
+
+
+def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
+    """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, VERBS)
+    run: Callable[..., None] = import_module(f"datacondense.cli.{verb}").run
+    if verb in METHOD_FLAGS:
+        from datacondense.cli.settings import take_settings  # imports the methods
+
+        take_settings(run, METHOD_FLAGS[verb], words)
+    return run

@@ -1,0 +1,154 @@
+"""Flags of the command line that several verbs share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from datacondense.cli.help import UNSAID
+from datacondense.condensed import CondensedDataset
+from datacondense.data import DataSplits, Source, load_dataset
+from datacondense.errors import COUNT
+from datacondense.files import require_new_file, write_json
+from datacondense.machine import Machine, Precision
+from datacondense.networks import NETWORKS, Network, parse_network, split_networks
+from datacondense.training import Recipe
+
+Data = Annotated[
+    str,
+    arg(
+        metavar="DATA",
+        help="A known name (see `datacondense list`), a Hub id (owner/name), a folder of parquet, or a "
+        "folder of images by class (train/CLASS/*.png).",
+    ),
+]
+Artifacts = Annotated[
+    Positional[tuple[Path, ...]],
+    UNSAID,
+    arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote."),
+]
+Seed = Annotated[int, arg(help="Determines everything random.")]
+Switch = Annotated[bool, UNSAID]
+
+#: Of a flag that names a network.
+KNOWN_NETWORKS = (
+    f"{', '.join(NETWORKS)}; one with settings: convnet(depth=2,norm=batch); or your own: package.module:name"
+)
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """How the data are read. What was condensed from is read again as it was then."""
+
+    image_column: str | None = None
+    """The column with the images, where it is not clear."""
+    label_column: str | None = None
+    """The column with the labels, where it is not clear."""
+    resize: Annotated[str | None, arg(metavar="N|HxW")] = None
+    """Bring every image to this size; otherwise they stay as they are."""
+
+    def load(self, data: str, seed: int) -> DataSplits:
+        """The images, with what there is to note printed."""
+        return _noted(load_dataset(data, **asdict(self), seed=seed))
+
+    def load_again(self, condensed: CondensedDataset, data: str | None) -> DataSplits:
+        """The real images behind a condensed set, read as they were then but for the flags given.
+
+        Args:
+            data: where they are now; where they were then by default.
+        """
+        source = remembered(condensed)
+        flags = {name: value for name, value in asdict(self).items() if value is not None}
+        if data is None:
+            return _noted(replace(source, **flags).load())
+        how = {name: getattr(source, name) for name in asdict(self)} | flags
+        return _noted(load_dataset(data, **how, seed=source.split_seed or 0))
+
+
+def remembered(condensed: CondensedDataset) -> Source:
+    """Where the real images behind a condensed set were read from, and how; by their name, if from memory."""
+    return condensed.source or Source(condensed.data.name, split_seed=condensed.record["seed"])
+
+
+def note_other_images(condensed: CondensedDataset, real: DataSplits, title: object = "the set") -> None:
+    """Say so where `real` are not the images that a set was condensed from."""
+    if real.train.fingerprint != condensed.record["data"]["fingerprint"]:
+        print(f"note: these are not the real images that {title} was condensed from", file=sys.stderr)
+
+
+def _noted(splits: DataSplits) -> DataSplits:
+    for note in splits.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return splits
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """What is trained on condensed sets, how, and where it is tested."""
+
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """Where the real test images are; where the (first) set was condensed from, unless given."""
+    networks: Annotated[str, arg(metavar="NETWORK,…", help=f"To train afresh: {KNOWN_NETWORKS}.")] = "convnet"
+    trials: int = 20
+    """Networks of each kind for each set; the paper trains 20. Two or more tell noise."""
+    epochs: int | None = None
+    """Passes over the set; those of its recipe unless given. Say so beside the number."""
+    quiet: bool = False
+    """Say nothing of what runs and how long it takes."""
+
+    def chosen(self) -> dict[str, Network]:
+        """The networks, by the names they were given.
+
+        Raises:
+            UsageError: a name or a number that cannot be right; nothing has been loaded yet.
+        """
+        COUNT.require("--trials", self.trials)
+        COUNT.require("--epochs", self.epochs)
+        return {name: parse_network(name) for name in split_networks(self.networks)}
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """`own`, with the epochs asked for."""
+        return own if self.epochs is None else replace(own, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class JsonFlags:
+    """Where results go, besides the screen."""
+
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write the results with their circumstances there."""
+    overwrite: bool = False
+    """Replace the file of --json if it is there."""
+
+    def check(self) -> None:
+        """Raise `UsageError`, before any work is done, where the file cannot be written."""
+        if self.json:
+            require_new_file(self.json, overwrite=self.overwrite, flag="--json")
+
+    def write(self, results: dict[str, Any]) -> None:
+        """Write the file, if one was asked for."""
+        if self.json:
+            write_json(self.json, results)
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """What to compute on; nothing of it belongs to the method."""
+
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Of convolutions on real images and in training; auto measures what this machine does best."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile what runs often; auto does where the work is long and there is a C++ compiler."""
+    threads: int | None = None
+    """Of PyTorch on a CPU; as many as it chooses unless given."""
+
+    def detect(self) -> Machine:
+        """The machine as asked for, with the rest detected."""
+        compiled = {"auto": None, "on": True, "off": False}[self.compile]
+        return Machine.detect(self.device, self.precision, compiled, self.threads)

@@ -1,0 +1,102 @@
+"""`datacondense search`: networks ranked on condensed sets."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed, note_other_images
+from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.errors import COUNT, Range
+from datacondense.experiments.search.result import NO_PLOT, plot, summary
+from datacondense.experiments.search.space import PAPER_SPACE, read_space
+from datacondense.experiments.search.stages import Search, require_proxies
+from datacondense.files import require_new_file
+from datacondense.report.plots import can_plot
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Where the studies are, and who works on them."""
+
+    storage: Annotated[str | None, arg(metavar="URL")] = None
+    """A database to share, postgresql://USER@HOST/DATABASE; a file in --out unless given."""
+    study: Annotated[str | None, arg(metavar="NAME")] = None
+    """How the names of the studies begin; search-DATA unless given."""
+    workers: int = 1
+    """Processes on this machine; they divide the threads among them."""
+    heartbeat: float = 15.0
+    """Seconds between signs of life; a trial whose worker misses four is given out again."""
+
+    def check(self) -> None:
+        """Raise `UsageError` where a number cannot be right."""
+        COUNT.require("--workers", self.workers)
+        Range(0, 86_400, above=True).require("--heartbeat", self.heartbeat)
+
+
+def run(
+    data: Positional[Data],
+    /,
+    settings: OmitArgPrefixes[Search] = Search(),
+    proxies: Annotated[
+        str, arg(help="What to train on, separated by commas: folders of condensed sets, random, herding, …")
+    ] = "random,herding,early-stopping",
+    space: Annotated[
+        str | None,
+        arg(
+            metavar="FILE",
+            help="TOML or JSON, or package.module:function.",
+            help_behavior_hint="(default: the paper's 720 networks)",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        arg(help="The folder of study and results.", help_behavior_hint="(default: runs/search-DATA)"),
+    ] = None,
+    sharing: OmitArgPrefixes[Sharing] = Sharing(),
+    output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
+    seed: Seed = 0,
+    reading: OmitArgPrefixes[DataFlags] = DataFlags(),
+    hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
+) -> None:
+    """Rank ConvNets on proxies of a dataset and compare with training on all of it."""
+    from datacondense.experiments.search.running import search  # needs Optuna
+
+    output.check()
+    sharing.check()
+    if not can_plot():
+        print(f"note: {NO_PLOT}", file=sys.stderr)
+    elif output.json:
+        require_new_file(output.json.with_suffix(".png"), overwrite=output.overwrite, flag="--json")
+    suggest = read_space(space) if space else PAPER_SPACE
+    names = [proxy.strip() for proxy in proxies.split(",")]
+    require_proxies(names)
+    machine = hardware.detect()
+    # Condensed sets have seen their training images: none of those may be among the test images here.
+    sets = {name: CondensedDataset.load(name) for name in names if (Path(name) / TENSORS).is_file()}
+    first = next(iter(sets.values()), None)
+    real = reading.load_again(first, data) if first else reading.load(data, seed)
+    for name, condensed in sets.items():
+        note_other_images(condensed, real, name)
+    folder = out or Path("runs") / f"search-{real.train.name}".replace("/", "-")
+    result = search(
+        real,
+        names,
+        suggest,
+        settings,
+        out=folder,
+        seed=seed,
+        storage=sharing.storage,
+        study=sharing.study,
+        workers=sharing.workers,
+        heartbeat=sharing.heartbeat,
+        machine=machine,
+    )
+    print(f"{summary(result)}\neverything is in {folder}")
+    output.write(result)
+    if output.json:
+        plot(result, output.json.with_suffix(".png"))

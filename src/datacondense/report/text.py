@@ -1,0 +1,32 @@
+"""Short text for people: names, durations, times of day."""
+
+from __future__ import annotations
+
+import datetime
+
+
+def short(text: str, most: int = 24) -> str:
+    """At most so many characters, none of which a terminal would obey."""
+    shown = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(character if character.isprintable() else "?" for character in shown)
+
+
+def duration(seconds: float) -> str:
+    """In words, to two figures or so: 45 s, 12 min, 1 h 40 min, 3 days 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
+
+
+def clock(seconds: float) -> str:
+    """The time of day so many seconds from now, with the day where it is another."""
+    now = datetime.datetime.now().astimezone()
+    then = now + datetime.timedelta(seconds=seconds)
+    if then.date() == now.date():
+        return f"{then:%H:%M}"
+    return f"{then:%a %H:%M}" if seconds < 5 * 86_400 else f"{then:%Y-%m-%d}"
