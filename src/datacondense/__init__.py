@@ -7,6 +7,7 @@ from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
+from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
     DatasetDistillation,
@@ -39,6 +40,7 @@ __all__ = [
     "ImageDataset",
     "KCenter",
     "LeNet",
+    "Learner",
     "Machine",
     "Method",
     "NearestMean",

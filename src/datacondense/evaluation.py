@@ -14,11 +14,12 @@ from tqdm import tqdm, trange
 from datacondense.condensed import CondensedDataset
 from datacondense.data.images import ImageDataset
 from datacondense.errors import UsageError
+from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.networks import ConvNet, Network, build_network, describe_network
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
-from datacondense.training import Recipe, accuracy, train
+from datacondense.training import Recipe
 from datacondense.trials import KeptTrials
 
 
@@ -88,19 +89,15 @@ def _accuracies(
     require_same_shape(data, test)
     passes = trials.stop * (recipe.epochs * len(data) + len(test) // 3)
     machine = machine.for_work(passes, *data.image_shape[1:])
-    module = None
+    learner = Learner.for_images(network, data.image_shape, data.classes, machine)
     for trial in trange(trials.start, trials.stop, initial=trials.start, total=trials.stop,
                         desc=f"evaluate {describe_network(network)}", unit="network",
                         dynamic_ncols=True, disable=not sys.stderr.isatty()):  # fmt: skip
         with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
-            fresh = machine.place(build_network(network, data.image_shape, data.classes))
-            if machine.compile and module is not None:  # what is compiled belongs to the module
-                module.load_state_dict(fresh.state_dict())
-                fresh = module
-            module = fresh.train()
-            generator = stream(seed, "evaluation order", trial)
-            train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise)
-        yield accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
+            learner.draw()
+            order = stream(seed, "evaluation order", trial)
+            learner.train(data.images, data.labels, recipe, order, prepare=data.normalise)
+        yield learner.accuracy(test.images, test.labels, prepare=data.normalise)
 
 
 def evaluate_recorded(

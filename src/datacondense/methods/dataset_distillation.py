@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datacondense.errors import UsageError
-from datacondense.matching import unrolled_gradient
 from datacondense.methods.base import Method, State, Task
-from datacondense.networks import freeze_batchnorm
 from datacondense.training import Recipe
 
 #: Of Adam: the decay of its two moments, and what is added to the root of the second.
@@ -103,17 +101,16 @@ class DatasetDistillation(Method):
 
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
         """One real minibatch: gradients through the training of each network, one step of Adam."""
-        machine, sizes = task.machine, state.extra["sizes"]
+        device, sizes = task.machine.device, state.extra["sizes"]
         chosen = self._minibatch(task, k)
-        real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(machine.device)
+        real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(device)
         loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
         for j in range(self.networks_per_iteration):
-            network = task.redrawn_network(k if self.weights == "random" else 0, j)
-            freeze_batchnorm(network, [real])
-            value, by_image, by_step_size = unrolled_gradient(
-                network, state.images, state.labels.to(machine.device), F.softplus(sizes),
-                self._batch_size(task), real, real_labels,
-                micro_batch=machine.micro_batch, forward=machine.forward(network, machine.micro_batch),
+            learner = task.learner(k if self.weights == "random" else 0, j)
+            learner.freeze_norms([real])
+            value, by_image, by_step_size = learner.unrolled(
+                state.images, state.labels.to(device), F.softplus(sizes), self._batch_size(task),
+                real, real_labels,
             )  # fmt: skip
             loss += float(value) / self.networks_per_iteration
             gradients["images"] += by_image / self.networks_per_iteration

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
+from datacondense.errors import DatacondenseError, DatacondenseWarning
 from datacondense.files import cache_folder, write_atomically
+from datacondense.learner import Learner
 from datacondense.methods.base import Task
 from datacondense.networks import describe_network
 from datacondense.provenance import versions
 from datacondense.randomness import global_stream
-from datacondense.training import Recipe, predict, train
+from datacondense.training import Recipe
 
 #: Seconds of training after which the state is saved, at the end of an epoch.
 SAVE_EVERY = 60.0
@@ -36,7 +37,7 @@ class WholeSetNetwork:
     """A network trained on all real images of `task`."""
 
     task: Task
-    network: nn.Module
+    learner: Learner
     forgotten: Float[Tensor, " n"]
     """How often each image was classified correctly at one presentation and wrongly at the next."""
     learned: Bool[Tensor, " n"]
@@ -45,15 +46,8 @@ class WholeSetNetwork:
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
         """The input of the last `nn.Linear`, for each real image: float32, on the CPU, in evaluation mode."""
-        seen: list[Tensor] = []
-        hook = _last_linear(self.task, self.network).register_forward_pre_hook(
-            lambda layer, inputs: seen.append(inputs[0].flatten(1).float().cpu())
-        )
         real = self.task.real
-        machine = replace(self.task.machine, compile=False)  # compiled code calls no hook
-        with hook:
-            predict(self.network, real.images, machine, prepare=real.normalise)
-        return torch.cat(seen)
+        return self.learner.features(real.images, prepare=real.normalise)
 
 
 def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
@@ -75,7 +69,7 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         training.run()
         _LATEST.clear()
         seen = training.forgetting
-        _LATEST[key] = WholeSetNetwork(task, training.network, seen.events, seen.learned)
+        _LATEST[key] = WholeSetNetwork(task, training.learner, seen.events, seen.learned)
     return _LATEST[key]
 
 
@@ -90,7 +84,7 @@ def _settings(task: Task, recipe: Recipe) -> dict[str, Any]:
         "mean": task.real.mean,
         "std": task.real.std,
         "network": describe_network(task.network),
-        "layers": repr(task.fresh_network()),  # a user's code may have changed under the same name
+        "layers": repr(task.fresh_learner().module),  # a user's code may have changed under the same name
         "recipe": asdict(recipe),
         "seed": task.seed,
         "precision": task.machine.precision,
@@ -132,7 +126,7 @@ class _Training:
 
     def run(self) -> None:
         """Train for the epochs that are left."""
-        _last_linear(self.task, self.network)  # a network that has none is refused before the long training
+        _ = self.learner.last_linear  # a network that has none is refused before the long training
         real, saved = self.task.real, time.monotonic()
         bar = tqdm(total=self.recipe.epochs * len(real), initial=self.done * len(real), unit="image",
                    desc=f"train on {real.name}", unit_scale=True, dynamic_ncols=True,
@@ -145,13 +139,11 @@ class _Training:
         with bar:
             while self.done < self.recipe.epochs:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
-                    train(
-                        self.network,
+                    self.learner.train(
                         real.images,
                         real.labels,
                         self.recipe,
                         self.task.stream("whole set order", self.done),
-                        self.task.machine,
                         prepare=real.normalise,
                         optimizer=self.optimizer,
                         epochs=[self.done],
@@ -164,20 +156,21 @@ class _Training:
                     saved = time.monotonic()
 
     def _start(self) -> None:
-        self.network = self.task.fresh_network().train()
-        self.optimizer = self.recipe.optimizer(self.network)
+        self.learner = self.task.fresh_learner()
+        self.optimizer = self.recipe.optimizer(self.learner.module)
         self.forgetting = ForgettingEvents(self.task.real.labels)
         self.done = 0
 
     def _require_finite(self) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
-            raise DatacondenseError(
+        self.learner.require_finite(
+            DatacondenseError(
                 "the network trained on the whole set became infinite or NaN; "
                 "a lower --feature-learning-rate usually helps"
             )
+        )
 
     def _save(self) -> None:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
         tensors |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
@@ -198,19 +191,9 @@ class _Training:
             for name in file.keys():  # noqa: SIM118, not a dict
                 part, _, rest = name.partition(".")
                 parts[part][rest] = file.get_tensor(name)
-        self.network.load_state_dict(parts["network"])
+        self.learner.module.load_state_dict(parts["network"])
         momentum = {int(index): {"momentum_buffer": tensor} for index, tensor in parts["momentum"].items()}
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": momentum})
         for name in vars(self.forgetting):
             setattr(self.forgetting, name, parts["forgetting"][name])
         self.done = done
-
-
-def _last_linear(task: Task, network: nn.Module) -> nn.Linear:
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise UsageError(
-            f"network '{describe_network(task.network)}' has no nn.Linear layer; features are what goes into "
-            "the last one, so choose a network that ends with it"
-        )
-    return layers[-1]

@@ -129,9 +129,8 @@ class _Folder:
 
     def keep(self, run: Trial) -> None:
         """Save the trial after a stage."""
-        weights = {
-            name: tensor.cpu().contiguous() for name, tensor in run.experiment.learner.state_dict().items()
-        }
+        state = run.experiment.learner.module.state_dict()
+        weights = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         about = json.dumps({"accuracies": run.rows, "seconds": run.seconds})
         write_atomically(self._file(run), safetensors.torch.save(weights, metadata={"trial": about}))
 
@@ -144,7 +143,7 @@ class _Folder:
             with safetensors.safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["trial"])
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-            run.experiment.learner.load_state_dict(weights)
+            run.experiment.learner.module.load_state_dict(weights)
             run.rows = [tuple(row) for row in about["accuracies"]]
             run.seconds = about["seconds"]
         except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
