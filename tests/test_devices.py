@@ -17,6 +17,7 @@ from datacondense import (
     MLP,
     ConvNet,
     DatasetDistillation,
+    DistributionMatching,
     Forgetting,
     GradientMatching,
     Herding,
@@ -96,6 +97,7 @@ def test_training_reads_no_number(augmentation: str) -> None:
     "method",
     [
         GradientMatching(iterations=1, outer_steps=2, network_epochs=2),
+        DistributionMatching(iterations=1),
         DatasetDistillation(iterations=1, real_batch=16),
         RandomSelection(),
         Herding(feature_epochs=1),

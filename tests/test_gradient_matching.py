@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from conftest import peak_tensor_bytes, toy_dataset
-from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Learner, Machine, UsageError
+from datacondense import (
+    MLP,
+    ConvNet,
+    Forgetting,
+    GradientMatching,
+    Herding,
+    ImageDataset,
+    KCenter,
+    Learner,
+    Machine,
+    NearestMean,
+    UsageError,
+)
 from datacondense.methods import State, Task, loops_for
 from plain import algorithm_1
 
@@ -153,3 +165,10 @@ def test_initialisation_by_real_images(exact: Machine, toy, tiny_network: ConvNe
 def test_settings_below_one_are_refused(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.replace("_", " ")):
         GradientMatching(**{setting: 0})
+
+
+@pytest.mark.parametrize("selection", [Herding, KCenter, Forgetting, NearestMean])
+def test_initialisation_by_a_selection_is_that_selection(selection, exact: Machine, toy, tiny_network) -> None:
+    task = Task(toy, 2, tiny_network, 0, exact)
+    state = GradientMatching(initialisation=selection.name).init(task)
+    assert torch.equal(state.images, selection().init(task).images)

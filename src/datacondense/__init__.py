@@ -11,6 +11,7 @@ from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
     DatasetDistillation,
+    DistributionMatching,
     Forgetting,
     GradientMatching,
     Herding,
@@ -34,6 +35,7 @@ __all__ = [
     "DataSplits",
     "DatacondenseError",
     "DatasetDistillation",
+    "DistributionMatching",
     "Forgetting",
     "GradientMatching",
     "Herding",

@@ -207,21 +207,24 @@ class Learner:
         predicted = self.predict(images, prepare=prepare).argmax(1)
         return float((predicted == labels).double().mean())
 
-    def features(
-        self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
-    ) -> Float[Tensor, "n d"]:
-        """The input of the last `nn.Linear` for every image, float32 on the CPU, in evaluation mode.
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """f(x), the features of normalised images: the input of the last `nn.Linear`; differentiable.
 
         Raises:
             UsageError: the network has no such layer.
         """
         seen: list[Tensor] = []
-        hook = self.last_linear.register_forward_pre_hook(
-            lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu())
-        )
-        with torch.inference_mode(), hook:  # which compiled code would not call
-            self._outputs(self.forward(), images, prepare, self.machine.micro_batch or batch_size)
-        return torch.cat(seen)
+        hook = self.last_linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        with hook, self.machine.autocast():  # eagerly: compiled code would not call the hook
+            self.module(images)
+        return seen[0].flatten(1).to(images.dtype)
+
+    @torch.no_grad()
+    def features(
+        self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
+    ) -> Float[Tensor, "n d"]:
+        """`embed` for every image, float32 on the CPU, in evaluation mode."""
+        return self._outputs(self.embed, images, prepare, self.machine.micro_batch or batch_size)
 
     @property
     def last_linear(self) -> nn.Linear:

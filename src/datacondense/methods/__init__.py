@@ -2,6 +2,7 @@
 
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
+from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
 from datacondense.methods.herding import Herding
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         GradientMatching,
+        DistributionMatching,
         DatasetDistillation,
         RandomSelection,
         Herding,
@@ -26,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
 __all__ = [
     "METHODS",
     "DatasetDistillation",
+    "DistributionMatching",
     "Forgetting",
     "GradientMatching",
     "Herding",

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from datacondense.errors import UsageError
 from datacondense.methods.base import Method, State, Task
+from datacondense.methods.image_optimisers import Adam
 from datacondense.training import Recipe
 
-#: Of Adam: the decay of its two moments, and what is added to the root of the second.
-BETAS, EPSILON = (0.5, 0.999), 1e-8
+#: Of Adam: the decay of its two moments.
+BETAS = (0.5, 0.999)
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,10 @@ class DatasetDistillation(Method):
         learned = {"images": state.images, "sizes": state.extra["sizes"]}
         moments: dict[str, Tensor] = {}
         learning_rate = self.learning_rate * self.decay_factor ** (k * self.stages // self.iterations)
+        adam = Adam(learning_rate, BETAS)
         for name, gradient in gradients.items():
-            first = state.extra[f"{name}.first"].lerp(gradient, 1 - BETAS[0])
-            second = state.extra[f"{name}.second"].lerp(gradient.square(), 1 - BETAS[1])
-            scale = (second / (1 - BETAS[1] ** (k + 1))).sqrt() + EPSILON
-            learned[name] = learned[name] - learning_rate / (1 - BETAS[0] ** (k + 1)) * first / scale
+            first, second = state.extra[f"{name}.first"], state.extra[f"{name}.second"]
+            learned[name], first, second = adam.step(learned[name], first, second, gradient, k)
             moments |= {f"{name}.first": first, f"{name}.second": second}
         return State(learned["images"], state.labels, {"sizes": learned["sizes"]} | moments)
 

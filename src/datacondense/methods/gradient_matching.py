@@ -16,6 +16,7 @@ from torch import Tensor
 from datacondense.errors import UsageError
 from datacondense.matching import Distance
 from datacondense.methods.base import Method, State, Task, balanced_labels
+from datacondense.methods.image_optimisers import Momentum
 from datacondense.methods.initial import Initialisation, initial_images
 from datacondense.networks import MLP
 from datacondense.training import Recipe
@@ -74,7 +75,7 @@ class GradientMatching(Method):
     """Real images per class in the mixed batch that sets the statistics of BatchNorm. More than 160 in all
     are taken in several mixed batches, whose statistics are averaged: memory does not grow with classes."""
     initialisation: Initialisation = "noise"
-    """S at first: Gaussian noise as in the paper, or randomly chosen real images."""
+    """S at first: Gaussian noise as in the paper, randomly chosen real images, or those of a selection."""
     distance: Distance = "paper"
     """D: between gradients; mse and cos are there to compare."""
 
@@ -105,9 +106,9 @@ class GradientMatching(Method):
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
         """One network's worth of Algorithm 1: draw θ₀, then T times match every class and train θ on S."""
         T, epochs = self._loops(task.ipc)
-        rate = self._image_learning_rate(task)
+        descent = Momentum(self._image_learning_rate(task), self.image_momentum)  # opt_S
         inner = self._inner_recipe(epochs)
-        S, momentum = state.images.clone(), state.extra["momentum"].clone()
+        S, velocity = state.images.clone(), state.extra["momentum"].clone()
         distances: list[Tensor] = []
         learner = task.learner(k)  # θ₀ ∼ P
         optimizer = inner.optimizer(learner.module)
@@ -119,14 +120,13 @@ class GradientMatching(Method):
                 rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
                 for i in range(self.image_steps):  # ς_S
                     distance, slope = learner.match(S[rows], c, goal, self.distance)
-                    momentum[rows] = self.image_momentum * momentum[rows] + slope
-                    S[rows] -= rate * momentum[rows]  # η_S
+                    S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
                     distances += [distance] if i == 0 else []
             if t < T - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
                 learner.train(S, state.labels, inner, order, optimizer=optimizer)
         # Read at the end only: a GPU continues while nothing asks for its numbers.
-        return State(S, state.labels, {"momentum": momentum}), {"distance": sum(map(float, distances)) / T}
+        return State(S, state.labels, {"momentum": velocity}), {"distance": sum(map(float, distances)) / T}
 
     def _inner_recipe(self, epochs: int) -> Recipe:
         """opt_θ: how the network is trained on S."""
