@@ -168,7 +168,9 @@ def test_settings_below_one_are_refused(setting: str) -> None:
 
 
 @pytest.mark.parametrize("selection", [Herding, KCenter, Forgetting, NearestMean])
-def test_initialisation_by_a_selection_is_that_selection(selection, exact: Machine, toy, tiny_network) -> None:
+def test_initialisation_by_a_selection_is_that_selection(
+    selection, exact: Machine, toy, tiny_network
+) -> None:
     task = Task(toy, 2, tiny_network, 0, exact)
     state = GradientMatching(initialisation=selection.name).init(task)
     assert torch.equal(state.images, selection().init(task).images)
