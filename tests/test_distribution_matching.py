@@ -23,17 +23,23 @@ def plain(task: Task, method: DistributionMatching, rate: float) -> torch.Tensor
         x = s.clone().requires_grad_()
         total = 0.0
         for c in range(task.real.classes):
-            real = network[:-1](task.real_batch(c, method.real_batch, k)).mean(0)
-            total = total + (real - network[:-1](x[c * task.ipc : (c + 1) * task.ipc]).mean(0)).pow(2).sum()
+            transform = task.siamese(method.siamese, k, c)
+            real = network[:-1](transform(task.real_batch(c, method.real_batch, k))).mean(0)
+            mine = network[:-1](transform(x[c * task.ipc : (c + 1) * task.ipc])).mean(0)
+            total = total + (real - mine).pow(2).sum()
         velocity = 0.5 * velocity + torch.autograd.grad(total, x)[0]
         s = s - rate * velocity
     return s
 
 
-@pytest.mark.parametrize(("ipc", "norm", "rate"), [(1, "instance", None), (3, "batch", 0.3)])
-def test_equals_the_plain_equation(ipc: int, norm: str, rate: float | None, exact: Machine) -> None:
+@pytest.mark.parametrize(
+    ("ipc", "norm", "rate", "siamese"), [(1, "instance", None, "none"), (3, "batch", 0.3, "dsa")]
+)
+def test_equals_the_plain_equation(
+    ipc: int, norm: str, rate: float | None, siamese: str, exact: Machine
+) -> None:
     task = Task(toy_dataset(61), ipc, ConvNet(width=3, depth=2, norm=norm), 7, exact)
-    method = DistributionMatching(iterations=3, real_batch=8, image_learning_rate=rate)
+    method = DistributionMatching(iterations=3, real_batch=8, image_learning_rate=rate, siamese=siamese)
     state = method.init(task)
     for k in range(method.steps):
         state, _ = method.step(task, state, k)
@@ -53,7 +59,7 @@ def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network:
 
 
 def test_the_distance_falls(toy, tiny_network: ConvNet, exact: Machine) -> None:
-    task, method = Task(toy, 2, tiny_network, 0, exact), DistributionMatching(iterations=40)
+    task, method = Task(toy, 2, tiny_network, 0, exact), DistributionMatching(iterations=40, siamese="none")
     state, distances = method.init(task), []
     for k in range(method.steps):
         state, metrics = method.step(task, state, k)

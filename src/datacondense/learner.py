@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datacondense.augmentation import augment
+from datacondense.augmentation import Transform, augment, untouched
 from datacondense.compilation import Compiled
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError
@@ -115,15 +115,19 @@ class Learner:
         labels: Labels,
         goal: Sequence[Float[Tensor, ...]],
         distance: Distance = "paper",
+        transform: Transform = untouched,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"]]:
-        """D(∇θ L(θ, images), goal) and its gradient in the (normalised) images: see `matching.pull_back`.
+        """D(∇θ L(θ, transform(images)), goal) and its gradient in the (normalised) images: see
+        `matching.pull_back`.
 
         The network must draw nothing at random. Its mode, weights and buffers are left as they are.
         """
+        images = images.detach().requires_grad_(transform is not untouched)
+        seen = transform(images)
         with self.machine.autocast():
             run = self._fast(pull_back, directional=by_forward_mode)
-            found: tuple[Tensor, Tensor] = run(images, self._labels(labels, images), goal, distance)
-        return found
+            value, slope = run(seen.detach(), self._labels(labels, images), goal, distance)
+        return value, torch.autograd.grad(seen, images, slope)[0] if seen.requires_grad else slope
 
     def unrolled(
         self,

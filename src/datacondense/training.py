@@ -45,6 +45,11 @@ class Recipe:
         return cls(epochs=1000, augmentation="crop-scale-rotate") if data_name == "mnist" else cls()
 
     @classmethod
+    def augmented(cls, augmentation: Augmentation) -> Recipe:
+        """The recipe of DSA and its followers: the paper's for 1000 epochs with this augmentation."""
+        return cls(epochs=1000, augmentation=augmentation)
+
+    @classmethod
     def of_whole_set(cls, images: int, *, updates: int = 10_000) -> Recipe:
         """For a network trained on a whole set of so many `images`, which the paper does not say: its recipe
         without augmentation, in as many epochs as come nearest to `updates`, 1 to 300.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from datacondense.augmentation import Augmentation, Transform, draw, untouched
 from datacondense.data.images import ImageDataset, ImageShape
 from datacondense.errors import UsageError
 from datacondense.learner import Learner
@@ -68,6 +69,13 @@ class Task:
     def real_batch(self, label: int, count: int, *steps: int) -> Float[Tensor, "n c h w"]:
         """B_c^T ∼ T: `count` real images of class `label` (all of them where it has fewer)."""
         return self.real_images(self.real.sample(label, count, self.stream("real batch", *steps, label)))
+
+    def siamese(self, strategy: Augmentation, *steps: int) -> Transform:
+        """One draw of augmentation for `steps`, to be applied to a real and a synthetic batch alike."""
+        if strategy == "none":
+            return untouched
+        one = torch.Size((1, *self.real.image_shape))
+        return draw(strategy, one, self.stream("siamese augmentation", *steps)).apply
 
     def mixed_batches(self, count: int, *steps: int) -> Iterator[Float[Tensor, "n c h w"]]:
         """`count` real images of every class in mixed batches: one for ten classes or fewer, of more several,

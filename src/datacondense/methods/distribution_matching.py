@@ -12,18 +12,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from datacondense.augmentation import Augmentation
 from datacondense.errors import UsageError
 from datacondense.methods.base import Method, State, Task, balanced_labels
 from datacondense.methods.image_optimisers import Momentum
 from datacondense.methods.initial import Initialisation, initial_images
+from datacondense.training import Recipe
 
 
 @dataclass(frozen=True)
 class DistributionMatching(Method):
     """Learns images whose features, averaged over a class, agree with those of real images.
 
-    Defaults are those of the authors' code. Differs from it: without the siamese augmentation that it applies
-    to both batches, and BatchNorm has frozen statistics of real images. Expect less than published.
+    Defaults are those of the authors' code. Differs from it: BatchNorm has frozen statistics of real images,
+    and digits are flipped unless `siamese` says otherwise.
     """
 
     name: ClassVar[str] = "distribution-matching"
@@ -42,6 +44,9 @@ class DistributionMatching(Method):
     """Real images per class and step; a class with fewer uses them all."""
     batchnorm_batch: int = 16
     """Real images per class in the mixed batch that sets the statistics of BatchNorm."""
+    siamese: Augmentation = "dsa"
+    """One draw per class and step transforms the real and the synthetic batch alike; `dsa-digits` where
+    images must not be flipped. Networks are trained on the result with the same augmentation."""
     initialisation: Initialisation = "real"
     """The images at first: randomly chosen real ones as in the authors' code, noise, or a selection."""
 
@@ -67,16 +72,23 @@ class DistributionMatching(Method):
         S, slopes = state.images, torch.zeros_like(state.images)
         distances: list[Tensor] = []
         for c in range(task.real.classes):
+            transform = task.siamese(self.siamese, k, c)
             with torch.no_grad():
-                goal = learner.embed(task.real_batch(c, self.real_batch, k)).mean(0)  # mean f(B_c^T)
+                goal = learner.embed(transform(task.real_batch(c, self.real_batch, k))).mean(
+                    0
+                )  # mean f(B_c^T)
             rows = slice(c * task.ipc, (c + 1) * task.ipc)
             images = S[rows].clone().requires_grad_()
-            distance = (learner.embed(images).mean(0) - goal).square().sum()
+            distance = (learner.embed(transform(images)).mean(0) - goal).square().sum()
             (slopes[rows],) = torch.autograd.grad(distance, images)
             distances.append(distance.detach())
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         S, velocity = descent.step(S, state.extra["momentum"], slopes)
         return State(S, state.labels, {"momentum": velocity}), {"distance": sum(map(float, distances))}
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """The paper's; 1000 epochs with the augmentation that the images were learned under."""
+        return Recipe.augmented(self.siamese) if self.siamese != "none" else super().recipe(task, state)
 
     def _learning_rate(self, ipc: int) -> float:
         return self.image_learning_rate or (1.0 if ipc < 100 else 10.0)

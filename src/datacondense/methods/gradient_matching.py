@@ -7,12 +7,13 @@ MNIST and 28.3 ± 0.6 % on CIFAR-10 (JPEG), n = 20 networks of one set; at 10, o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from datacondense.augmentation import Augmentation
 from datacondense.errors import UsageError
 from datacondense.matching import Distance
 from datacondense.methods.base import Method, State, Task, balanced_labels
@@ -76,6 +77,10 @@ class GradientMatching(Method):
     are taken in several mixed batches, whose statistics are averaged: memory does not grow with classes."""
     initialisation: Initialisation = "noise"
     """S at first: Gaussian noise as in the paper, randomly chosen real images, or those of a selection."""
+    siamese: Augmentation = field(default="none", metadata={"earlier": "none"})
+    """`dsa` for differentiable siamese augmentation (Zhao, Bilen, ICML 2021): one draw per class and matching
+    transforms the real and the synthetic batch alike, and networks train with it, in the inner loop and on
+    the result; `dsa-digits` where images must not be flipped."""
     distance: Distance = "paper"
     """D: between gradients; mse and cos are there to compare."""
 
@@ -115,11 +120,12 @@ class GradientMatching(Method):
         for t in range(T):
             learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k, t))
             for c in range(task.real.classes):
-                real = task.real_batch(c, self.real_batch, k, t)  # B_c^T
+                transform = task.siamese(self.siamese, k, t, c)
+                real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
                 goal = learner.gradient(real, c)  # ∇θ L_c^T(θ_t)
                 rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
                 for i in range(self.image_steps):  # ς_S
-                    distance, slope = learner.match(S[rows], c, goal, self.distance)
+                    distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
                     S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
                     distances += [distance] if i == 0 else []
             if t < T - 1:  # a network trained after the last matching would never be used
@@ -137,7 +143,12 @@ class GradientMatching(Method):
             weight_decay=0.0,
             decay_factor=1.0,
             batch_size=self.network_batch,
+            augmentation=self.siamese,
         )
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """The paper's; 1000 epochs with the augmentation that the images were learned under."""
+        return Recipe.augmented(self.siamese) if self.siamese != "none" else super().recipe(task, state)
 
     def _loops(self, ipc: int) -> tuple[int, int]:
         outer_steps, epochs = loops_for(ipc)
