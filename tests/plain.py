@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from datacondense import Learner, Machine
 from datacondense.methods import GradientMatching, Task
 from datacondense.methods.gradient_matching import loops_for
 from datacondense.networks import freeze_batchnorm
@@ -21,6 +22,17 @@ def plain_distance(a, b):
             inner = (x[i] * y[i]).sum()
             total = total + 1 - inner / (x[i].norm() * y[i].norm() + 1e-6)
     return total
+
+
+def matched(network, synthetic, labels, real, real_labels, distance="paper"):
+    """What `Learner.match` finds, class by class: the distance summed, and its image gradient."""
+    learner = Learner.of(network, Machine(torch.device("cpu"), "float64", micro_batch=None))
+    total, slopes = 0.0, torch.zeros_like(synthetic)
+    for c in labels.unique().tolist():
+        goal = learner.gradient(real[real_labels == c], c)
+        value, slopes[labels == c] = learner.match(synthetic[labels == c], c, goal, distance)
+        total = total + value
+    return total, slopes
 
 
 def double_backward(network, synthetic, labels, real, real_labels, distance=plain_distance):
@@ -46,7 +58,7 @@ def algorithm_1(task: Task, method: GradientMatching) -> torch.Tensor:
     s = torch.randn(shape, generator=task.stream("initial images")).double()
     velocity = torch.zeros_like(s)
     for k in range(method.iterations):
-        network = task.fresh_network(k)
+        network = task.fresh_learner(k).module
         theta_velocity = [torch.zeros_like(p) for p in network.parameters()]
         for t in range(outer_steps):
             generator = task.stream("batchnorm batch", k, t)

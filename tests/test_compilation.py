@@ -16,16 +16,24 @@ from torch._dynamo.exc import InternalTorchDynamoError
 from torch._dynamo.utils import counters
 
 from conftest import toy_dataset
-from datacondense import ConvNet, GradientMatching, LeNet, Machine, Recipe, condense, evaluate, machine
-from datacondense.benchmark import plain_image_gradient
+from datacondense import (
+    ConvNet,
+    GradientMatching,
+    Learner,
+    LeNet,
+    Machine,
+    Recipe,
+    condense,
+    evaluate,
+    machine,
+)
+from datacondense.benchmark import plain_gradient, plain_image_gradient
 from datacondense.cli import main
 from datacondense.compilation import compiler
 from datacondense.errors import DatacondenseWarning
-from datacondense.matching import by_forward_mode, network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.methods.whole_set import whole_set_network
 from datacondense.randomness import stream
-from datacondense.training import predict, train
 
 pytestmark = [
     pytest.mark.usefixtures("untouched_random_state", "unchecked_types"),
@@ -66,13 +74,13 @@ def test_the_compiled_image_gradient_is_that_of_double_backward(precision) -> No
     with torch.random.fork_rng():
         network, images = ConvNet(width=16, depth=2)((1, 16, 16), 3), torch.randn(2, 1, 16, 16)
         network = network.to(memory_format=torch.channels_last)
-        goal = network_gradient(network, torch.randn(20, 1, 16, 16), torch.zeros(20, dtype=torch.int64))
+        goal = plain_gradient(network, torch.randn(20, 1, 16, 16), torch.zeros(20, dtype=torch.int64))
     labels = torch.zeros(2, dtype=torch.int64)
     expected = plain_image_gradient(network, images, labels, goal)
-    fast = replace(COMPILED, precision=precision).fast(network, pull_back, directional=by_forward_mode)
+    learner = Learner.of(network, replace(COMPILED, precision=precision))
     with warnings.catch_warnings():
         warnings.simplefilter("error", DatacondenseWarning)  # no fallback to plain code
-        _, found = fast(images, labels, goal, "paper")
+        _, found = learner.match(images, labels, goal)
     if precision == "float32":
         assert (found - expected).norm() <= 1e-4 * expected.norm()
     assert torch.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
@@ -81,10 +89,11 @@ def test_the_compiled_image_gradient_is_that_of_double_backward(precision) -> No
 @needs_compiler
 def test_features_are_found_after_compiled_predictions() -> None:
     task = Task(toy_dataset(), 1, NETWORK, 0, COMPILED)
-    predict(task.fresh_network(1), task.real.images, COMPILED, prepare=task.real.normalise)
+    task.fresh_learner(1).predict(task.real.images, prepare=task.real.normalise)
     found = whole_set_network(task, Recipe(epochs=1))
-    logits = predict(found.network, task.real.images, PLAIN, prepare=task.real.normalise)
-    torch.testing.assert_close(found.network[-1](found.features), logits)
+    network = found.learner.module
+    logits = Learner.of(network, PLAIN).predict(task.real.images, prepare=task.real.normalise)
+    torch.testing.assert_close(network[-1](found.features), logits)
 
 
 @needs_compiler
@@ -106,13 +115,14 @@ def test_every_network_is_compiled_however_many_there_are_and_none_is_kept(monke
     with torch.random.fork_rng():
         images = torch.randn(8, 1, 8, 8)
         networks = [ConvNet(width=4 + more, depth=1)((1, 8, 8), 3) for more in range(10)]
-    for network in networks:
-        logits = COMPILED.forward(network, 8)(images)
+    learners = [Learner.of(network, COMPILED) for network in networks]
+    for learner in learners:
+        logits = learner.forward(8)(images)
         logits.sum().backward()
-        torch.testing.assert_close(predict(network, images, COMPILED), logits.detach())
-    assert counters["stats"]["unique_graphs"] == 2 * len(networks)  # with gradients and without
+        torch.testing.assert_close(learner.predict(images), logits.detach())
+    assert counters["stats"]["unique_graphs"] == 2 * len(learners)  # with gradients and without
     alive = [weakref.ref(network) for network in networks]
-    del networks, network
+    del networks, learners, learner
     gc.collect()
     assert not any(network() for network in alive)
 
@@ -125,8 +135,10 @@ def test_gradients_before_max_pooling_are_right(architecture, precision) -> None
     with torch.random.fork_rng():
         network, images = architecture((1, 28, 28), 10), torch.randn(10, 1, 28, 28)
     plain, fast = (
-        network_gradient(network, images, torch.arange(10), forward=machine.forward(network, 10))
-        for machine in (replace(PLAIN, precision=precision), replace(COMPILED, precision=precision))
+        Learner.of(network, replace(machine, precision=precision, micro_batch=10)).gradient(
+            images, torch.arange(10)
+        )
+        for machine in (PLAIN, COMPILED)
     )
     for wanted, found in zip(plain, fast, strict=True):
         assert (found - wanted).norm() <= (1e-3 if precision == "float32" else 0.2) * wanted.norm()
@@ -140,9 +152,9 @@ def test_the_last_smaller_batch_of_every_epoch_is_compiled_too(epochs: int, grap
     torch._dynamo.reset()
     counters.clear()
     for one in (PLAIN, COMPILED):
-        network = Task(data, 1, NETWORK, 0, one).fresh_network(0).train()
-        train(network, data.images, data.labels, recipe, stream(0, "order"), one, prepare=data.normalise)
-        weights.append(torch.cat([parameter.flatten() for parameter in network.parameters()]))
+        learner = Task(data, 1, NETWORK, 0, one).learner(0)
+        learner.train(data.images, data.labels, recipe, stream(0, "order"), prepare=data.normalise)
+        weights.append(torch.cat([parameter.flatten() for parameter in learner.module.parameters()]))
     assert counters["stats"]["unique_graphs"] == graphs
     assert (weights[1] - weights[0]).norm() <= 1e-4 * weights[0].norm()
 
@@ -154,7 +166,7 @@ def test_wrongly_compiled_gradients_are_noticed(monkeypatch, training) -> None:
         network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3)).train(training)
         images = torch.randn(8, 1, 8, 8)
     monkeypatch.setattr(torch, "compile", lambda plain, **_: lambda x: network[1:](network[0](x).detach()))
-    forward = COMPILED.forward(network, 8)
+    forward = Learner.of(network, COMPILED).forward(8)
     with torch.no_grad():
         assert torch.equal(forward(images), network(images))  # the logits are right
     with pytest.warns(DatacondenseWarning, match="without compilation.*not those of the plain network"):
@@ -176,7 +188,7 @@ def test_checking_a_compiled_network_leaves_buffers_and_random_numbers_as_plain_
         for machine in (PLAIN, COMPILED):
             network.load_state_dict(state)
             torch.manual_seed(1)
-            forward = machine.forward(network, 8)
+            forward = Learner.of(network, machine).forward(8)
             logits = torch.stack([forward(images).detach() for _ in range(2)])
             outcomes.append([logits, network[1].running_mean.clone(), torch.rand(3)])
     torch.testing.assert_close(outcomes[0], outcomes[1])

@@ -17,6 +17,7 @@ from datacondense import (
     DatacondenseError,
     DataSplits,
     Herding,
+    Learner,
     Machine,
     RandomSelection,
     UsageError,
@@ -121,14 +122,14 @@ def test_what_a_stage_learns_from(trial: Trial, monkeypatch: pytest.MonkeyPatch,
     events: list[tuple[str, int, object]] = []
     predicted = trial._predicted
 
-    def train(network, images, targets, recipe, *rest, **more) -> None:
+    def train(learner, images, targets, recipe, *rest, **more) -> None:
         events.append(("train", len(images), recipe.learning_rate))
 
     def hold(examples: Examples, layers: list[tuple[int, ...]]):
         events.append(("hold", len(examples.images), layers))
         return predicted(examples, layers)
 
-    monkeypatch.setattr("datacondense.experiments.continual.learning.train", train)
+    monkeypatch.setattr(Learner, "train", train)
     monkeypatch.setattr(trial, "_predicted", hold)
     for stage in range(3):
         trial.learn(stage)
@@ -144,12 +145,12 @@ def test_what_a_stage_learns_from(trial: Trial, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_task_is_judged_by_its_own_outputs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    def predict(network, images, machine, prepare):
+    def predict(learner, images, prepare):
         logits = torch.full((len(images), 6), 9.0)
         logits[:, 3:] = torch.nn.functional.one_hot(trial.experiment.tasks[2].test.labels, 3)
         return logits
 
-    monkeypatch.setattr("datacondense.experiments.continual.learning.predict", predict)
+    monkeypatch.setattr(Learner, "predict", predict)
     assert trial._accuracy(2) == 1
     assert trial._accuracy(0) == pytest.approx(1 / 3)  # the first of three equal ones
 

@@ -20,6 +20,7 @@ from datacondense import (
     Herding,
     ImageDataset,
     KCenter,
+    Learner,
     Machine,
     NearestMean,
     RandomSelection,
@@ -32,7 +33,6 @@ from datacondense.cli import main
 from datacondense.files import cache_folder
 from datacondense.methods import Task, whole_set
 from datacondense.methods.whole_set import ForgettingEvents, whole_set_network
-from datacondense.training import train
 
 NETWORK = ConvNet(width=4, depth=2)
 CPU = Machine(torch.device("cpu"), "float32", None)
@@ -61,12 +61,13 @@ def trainings(monkeypatch) -> list[Recipe]:
     """The recipe of every training begun from here on."""
     recipes = []
 
-    def counted(network, images, labels, recipe, *args, **kwargs):
+    def counted(learner, images, labels, recipe, *args, **kwargs):
         if kwargs["epochs"] == [0]:
             recipes.append(recipe)
-        train(network, images, labels, recipe, *args, **kwargs)
+        train(learner, images, labels, recipe, *args, **kwargs)
 
-    monkeypatch.setattr(whole_set, "train", counted)
+    train = Learner.train
+    monkeypatch.setattr(Learner, "train", counted)
     return recipes
 
 
@@ -113,14 +114,14 @@ def test_an_unknown_rule_for_images_never_learned_is_named():
 
 
 def test_training_shows_every_batch_with_its_logits_before_the_update(real):
-    network, seen = task(real).fresh_network(), []
-    first = network.eval()(real.normalised()).detach()
+    learner, seen = task(real).fresh_learner(), []
+    first = learner.predict(real.normalised())
     recipe, generator = Recipe(epochs=3, batch_size=8), torch.Generator().manual_seed(0)
 
     def observe(batch, logits):
         seen.append((batch, logits))
 
-    train(network, real.images, real.labels, recipe, generator, CPU, prepare=real.normalise, observe=observe)
+    learner.train(real.images, real.labels, recipe, generator, prepare=real.normalise, observe=observe)
     assert [len(batch) for batch, _ in seen] == [8, 8, 8, 6] * 3
     assert sorted(torch.cat([batch for batch, _ in seen[:4]]).tolist()) == list(range(30))
     torch.testing.assert_close(seen[0][1], first[seen[0][0]])
@@ -173,18 +174,18 @@ def test_features_are_what_the_last_layer_sees(real, network, d):
     assert trained.features.dtype == torch.float32
     assert trained.features.shape == (30, d)
     with torch.no_grad():
-        logits = trained.network.eval()(real.normalised())
-        torch.testing.assert_close(trained.network[-1](trained.features), logits)
+        logits = trained.learner.module.eval()(real.normalised())
+        torch.testing.assert_close(trained.learner.module[-1](trained.features), logits)
 
 
 def test_the_network_is_trained_on_all_normalised_images(real):
-    recipe, plain = Recipe(epochs=3), task(real).fresh_network()
+    recipe, plain = Recipe(epochs=3), task(real).fresh_learner()
     trained = whole_set_network(task(real), recipe)
-    optimizer = recipe.optimizer(plain)
+    optimizer = recipe.optimizer(plain.module)
     for epoch in range(recipe.epochs):
         order = task(real).stream("whole set order", epoch)
-        train(plain, real.normalised(), real.labels, recipe, order, CPU, optimizer=optimizer, epochs=[epoch])
-    torch.testing.assert_close(trained.network.state_dict(), plain.state_dict())
+        plain.train(real.normalised(), real.labels, recipe, order, optimizer=optimizer, epochs=[epoch])
+    torch.testing.assert_close(trained.learner.module.state_dict(), plain.module.state_dict())
 
 
 def test_one_training_serves_every_method_and_ipc(real, trainings, cache):
@@ -232,14 +233,14 @@ def test_a_stopped_training_goes_on(real, trainings, cache, monkeypatch):
     whole_set._LATEST.clear()
     monkeypatch.setattr(whole_set, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        counted = whole_set.train
+        counted = Learner.train
 
         def stopped(*args, **kwargs):
             if kwargs["epochs"] == [3]:
                 raise KeyboardInterrupt
             counted(*args, **kwargs)
 
-        patch.setattr(whole_set, "train", stopped)
+        patch.setattr(Learner, "train", stopped)
         with pytest.raises(KeyboardInterrupt):
             whole_set_network(task(real, network=with_dropout_and_batchnorm), recipe)
     resumed = whole_set_network(task(real, network=with_dropout_and_batchnorm), recipe)
@@ -298,7 +299,7 @@ def with_dropout_and_batchnorm(image_shape, classes):
 
 
 def test_a_network_without_a_linear_layer_is_refused_before_any_training(real, trainings):
-    with pytest.raises(UsageError, match=r"convolutions_only' has no nn\.Linear layer"):
+    with pytest.raises(UsageError, match=r"\(Sequential\) has no nn\.Linear layer"):
         condense(real, 2, Herding(), convolutions_only, machine=CPU)
     assert not trainings
 
@@ -307,9 +308,9 @@ def test_dropout_and_batchnorm_train_but_do_not_disturb_the_features(real):
     before = torch.get_rng_state()
     trained = whole_set_network(task(real, network=with_dropout_and_batchnorm), Recipe(epochs=2))
     assert torch.equal(torch.get_rng_state(), before)
-    normalised = trained.network[1].eval()(real.normalised().flatten(1))
+    normalised = trained.learner.module[1].eval()(real.normalised().flatten(1))
     torch.testing.assert_close(trained.features, normalised.detach())
-    assert trained.network[1].num_batches_tracked == 2
+    assert trained.learner.module[1].num_batches_tracked == 2
 
 
 def test_a_training_that_diverges_is_an_error(real, cache):
@@ -324,8 +325,8 @@ def test_bfloat16_trains_nearly_the_same_float32_weights(real):
         for name in ("bfloat16", "float32")
     )
     assert mixed.features.dtype == torch.float32
-    for name, start in task(real).fresh_network().state_dict().items():
-        a, b = mixed.network.state_dict()[name], plain.network.state_dict()[name]
+    for name, start in task(real).fresh_learner().module.state_dict().items():
+        a, b = (trained.learner.module.state_dict()[name] for trained in (mixed, plain))
         assert a.dtype == torch.float32
         assert 0 < (a - b).norm() < 0.2 * (b - start).norm() + 1e-3
 

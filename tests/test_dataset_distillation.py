@@ -19,6 +19,7 @@ from datacondense import (
     DatacondenseError,
     DatasetDistillation,
     ImageDataset,
+    Learner,
     LeNet,
     Machine,
     Recipe,
@@ -29,11 +30,9 @@ from datacondense import (
 )
 from datacondense.cli import main
 from datacondense.condensed import CARD, CHECKPOINT, TENSORS
-from datacondense.matching import unrolled_gradient
 from datacondense.methods import Task
 from datacondense.networks import Architecture, freeze_batchnorm
 from datacondense.randomness import global_stream, stream
-from datacondense.training import train
 
 EXACT = Machine(torch.device("cpu"), "float64", micro_batch=4)
 CLASSES = 3
@@ -74,6 +73,11 @@ def problem(architecture: Architecture, shape: tuple[int, int, int], steps: int)
     return network, noise(6), labels.repeat(2), sizes, 3, noise(9), labels.repeat(3)
 
 
+def unrolled(network, *case):
+    """What `Learner.unrolled` finds, the real images in pieces of four."""
+    return Learner.of(network, EXACT).unrolled(*case)
+
+
 def plain(network, images, labels, sizes, batch, real, real_labels):
     """The loss after the unrolled training and its gradients, by differentiating through all of it."""
     x, sizes = images.clone().requires_grad_(), sizes.clone().requires_grad_()
@@ -98,7 +102,7 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize(("network", "shape"), NETWORKS)
 def test_gradients_are_those_of_the_whole_graph(network, shape, steps):
     case = problem(network, shape, steps)
-    for expected, found in zip(plain(*case), unrolled_gradient(*case, micro_batch=4), strict=True):
+    for expected, found in zip(plain(*case), unrolled(*case), strict=True):
         assert error(found, expected) < 1e-12
 
 
@@ -109,10 +113,10 @@ def test_gradients_are_those_of_finite_differences(steps):
 
     def loss(images: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         network.load_state_dict(weights)
-        return unrolled_gradient(network, images, labels, sizes, *rest)[0]
+        return unrolled(network, images, labels, sizes, *rest)[0]
 
     network.load_state_dict(weights)
-    _, by_image, by_size = unrolled_gradient(network, images, labels, sizes, *rest)
+    _, by_image, by_size = unrolled(network, images, labels, sizes, *rest)
     e = 1e-4
     for j in range(steps):
         step = e * F.one_hot(torch.tensor(j), steps)
@@ -131,7 +135,7 @@ def test_memory_for_graphs_does_not_grow_with_the_unroll():
 
     network = problem(SMOOTH, (2, 8, 8), 1)[0]
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    assert growth(unrolled_gradient) < 1.5 * 8 * weights  # a copy of the weights per step
+    assert growth(unrolled) < 1.5 * 8 * weights  # a copy of the weights per step
     assert growth(plain) > 10 * 8 * weights  # the measure sees what grows
 
 
@@ -149,8 +153,8 @@ def test_training_by_the_recipe_is_the_unrolled_training():
             batch_size=batch,
             step_sizes=tuple(sizes.tolist()),
         )
-        train(network, images, labels, recipe, stream(0, "order"), EXACT)
-        unrolled_gradient(other, images, labels, steps, batch, *rest)
+        Learner.of(network, EXACT).train(images, labels, recipe, stream(0, "order"))
+        unrolled(other, images, labels, steps, batch, *rest)
         for p, q in zip(network.parameters(), other.parameters(), strict=True):
             assert error(p.detach(), q.detach()) < 1e-14
 
@@ -172,7 +176,7 @@ def test_iterations_are_steps_of_adam_on_the_plain_gradient(digits):
         order = torch.randperm(len(digits), generator=task.stream("real order", epoch)).split(24)[batch]
         images.grad, raw.grad, losses = torch.zeros_like(images), torch.zeros_like(raw), []
         for j in range(2):
-            network = task.fresh_network(k, j)
+            network = task.fresh_learner(k, j).module
             sizes = F.softplus(raw)
             loss, by_image, by_size = plain(
                 network, images.detach(), state.labels, sizes.detach(), 6,

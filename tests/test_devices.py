@@ -17,10 +17,12 @@ from datacondense import (
     MLP,
     ConvNet,
     DatasetDistillation,
+    DistributionMatching,
     Forgetting,
     GradientMatching,
     Herding,
     KCenter,
+    Learner,
     Machine,
     NearestMean,
     RandomSelection,
@@ -31,7 +33,6 @@ from datacondense import (
 from datacondense.methods import Method, Task
 from datacondense.networks import Network
 from datacondense.randomness import global_stream, stream
-from datacondense.training import train
 
 MACHINE = Machine(torch.device("meta"), "float32", micro_batch=None)
 NETWORK = ConvNet(width=3, depth=2)
@@ -81,13 +82,13 @@ def test_gradient_matching_reads_no_number_before_the_end_of_an_iteration(networ
 @pytest.mark.parametrize("augmentation", ["none", "crop-scale-rotate", "crop-noise"])
 def test_training_reads_no_number(augmentation: str) -> None:
     with global_stream(0, "weights"):
-        network = MACHINE.place(NETWORK((1, 8, 8), 3))
+        learner = Learner.for_images(NETWORK, (1, 8, 8), 3, MACHINE).draw()
     images, labels = torch.rand(20, 1, 8, 8, generator=stream(0, "images")), torch.arange(20) % 3
     recipe = Recipe(epochs=2, batch_size=16, augmentation=augmentation)
     with Transfers() as seen:
-        train(network, images, labels, recipe, stream(0, "order"), MACHINE)
+        learner.train(images, labels, recipe, stream(0, "order"))
     assert seen.read == 0
-    assert all(p.device.type == "meta" for p in network.parameters())
+    assert all(p.device.type == "meta" for p in learner.module.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
@@ -96,6 +97,7 @@ def test_training_reads_no_number(augmentation: str) -> None:
     "method",
     [
         GradientMatching(iterations=1, outer_steps=2, network_epochs=2),
+        DistributionMatching(iterations=1),
         DatasetDistillation(iterations=1, real_batch=16),
         RandomSelection(),
         Herding(feature_epochs=1),

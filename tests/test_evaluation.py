@@ -15,6 +15,7 @@ from datacondense import (
     ConvNet,
     GradientMatching,
     ImageDataset,
+    Learner,
     Machine,
     RandomSelection,
     Recipe,
@@ -22,7 +23,6 @@ from datacondense import (
     UsageError,
     condense,
     evaluate,
-    evaluation,
     load_dataset,
 )
 from datacondense.evaluation import evaluate_recorded
@@ -72,10 +72,10 @@ def test_the_set_evaluated_is_the_set_given_normalised_by_its_own_statistics(
     )
     seen = []
 
-    def observed(network, images, labels, recipe, generator, machine, *, prepare, observe):
-        seen.append((prepare(images), labels, recipe, network.training))
+    def observed(learner, images, labels, recipe, generator, *, prepare, observe):
+        seen.append((prepare(images), labels, recipe, learner.module.training))
 
-    monkeypatch.setattr(evaluation, "train", observed)
+    monkeypatch.setattr(Learner, "train", observed)
     test = toy_dataset(30, seed=1)
     evaluate(condensed, test, NETWORK, trials=1, machine=MACHINE)
     images, labels, recipe, training = seen[0]
@@ -179,8 +179,8 @@ def test_a_stopped_evaluation_goes_on_with_the_networks_that_are_missing(
             raise KeyboardInterrupt
         return original(*arguments, **settings)
 
-    original = evaluation.accuracy
-    monkeypatch.setattr(evaluation, "accuracy", stops)
+    original = Learner.accuracy
+    monkeypatch.setattr(Learner, "accuracy", stops)
     with pytest.raises(KeyboardInterrupt):
         recorded()
     capsys.readouterr()

@@ -8,8 +8,20 @@ import pytest
 import torch
 
 from conftest import peak_tensor_bytes, toy_dataset
-from datacondense import MLP, ConvNet, GradientMatching, ImageDataset, Machine, UsageError
-from datacondense.methods import State, Task, gradient_matching, loops_for
+from datacondense import (
+    MLP,
+    ConvNet,
+    Forgetting,
+    GradientMatching,
+    Herding,
+    ImageDataset,
+    KCenter,
+    Learner,
+    Machine,
+    NearestMean,
+    UsageError,
+)
+from datacondense.methods import State, Task, loops_for
 from plain import algorithm_1
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -58,12 +70,10 @@ def test_the_inner_loop_trains_on_the_whole_of_s_and_not_after_the_last_matching
 ) -> None:
     trained = []
 
-    def observed(network, images, labels, recipe, *args, **kwargs):
-        trained.append(
-            (len(images), sorted(labels.tolist()), recipe.epochs, recipe.momentum, id(kwargs["optimizer"]))
-        )
+    def observed(learner, images, labels, recipe, order, *, optimizer):
+        trained.append((len(images), sorted(labels.tolist()), recipe.epochs, recipe.momentum, id(optimizer)))
 
-    monkeypatch.setattr(gradient_matching, "train", observed)
+    monkeypatch.setattr(Learner, "train", observed)
     task = Task(toy, 4, ConvNet(width=3, depth=1), 0, exact)
     GradientMatching(network_epochs=9).step(task, GradientMatching().init(task), 0)
     # T = 4 matchings with 3 trainings between them, on all 12 images, with one optimiser throughout.
@@ -74,16 +84,15 @@ def test_batchnorm_stays_frozen_in_the_inner_loop(
     exact: Machine, monkeypatch: pytest.MonkeyPatch, toy
 ) -> None:
     statistics = []
-    original = gradient_matching.train
+    original = Learner.train
 
-    def observed(network, *args, **kwargs):
-        before = {name: b.clone() for name, b in network.named_buffers()}
-        original(network, *args, **kwargs)
-        statistics.append(
-            all(torch.equal(b, before[name]) for name, b in network.named_buffers()) and bool(before)
-        )
+    def observed(learner, *args, **kwargs):
+        before = {name: b.clone() for name, b in learner.module.named_buffers()}
+        original(learner, *args, **kwargs)
+        after = dict(learner.module.named_buffers())
+        statistics.append(bool(before) and all(torch.equal(after[name], b) for name, b in before.items()))
 
-    monkeypatch.setattr(gradient_matching, "train", observed)
+    monkeypatch.setattr(Learner, "train", observed)
     task = Task(toy, 3, ConvNet(width=3, depth=1, norm="batch"), 0, exact)
     GradientMatching(network_epochs=2).step(task, GradientMatching().init(task), 0)
     assert statistics == [True, True]
@@ -175,3 +184,12 @@ def test_initialisation_by_real_images(exact: Machine, toy, tiny_network: ConvNe
 def test_settings_below_one_are_refused(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.replace("_", " ")):
         GradientMatching(**{setting: 0})
+
+
+@pytest.mark.parametrize("selection", [Herding, KCenter, Forgetting, NearestMean])
+def test_initialisation_by_a_selection_is_that_selection(
+    selection, exact: Machine, toy, tiny_network
+) -> None:
+    task = Task(toy, 2, tiny_network, 0, exact)
+    state = GradientMatching(initialisation=selection.name).init(task)
+    assert torch.equal(state.images, selection().init(task).images)

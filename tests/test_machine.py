@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from conftest import toy_dataset
 from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense, evaluate, load_dataset
-from datacondense.benchmark import plain_image_gradient
+from datacondense.benchmark import plain_gradient, plain_image_gradient
 from datacondense.calibration import Calibration, _measured
 from datacondense.hardware import hardware
-from datacondense.matching import network_gradient, pull_back
 from datacondense.methods import Task
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
@@ -52,7 +51,7 @@ def test_global_stream_is_the_stream_and_restores_the_state_even_after_an_error(
 def test_fresh_networks_depend_on_seed_and_step_only(exact: Machine, toy) -> None:
     def weights(seed: int, k: int) -> torch.Tensor:
         task = Task(toy, 1, ConvNet(width=3, depth=1), seed, exact)
-        return nn.utils.parameters_to_vector(task.fresh_network(k).parameters())
+        return nn.utils.parameters_to_vector(task.fresh_learner(k).module.parameters())
 
     assert torch.equal(weights(0, 2), weights(0, 2))
     assert not torch.equal(weights(0, 2), weights(0, 3))
@@ -62,17 +61,17 @@ def test_fresh_networks_depend_on_seed_and_step_only(exact: Machine, toy) -> Non
 def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
     machine = Machine(torch.device("cpu"), "bfloat16", micro_batch=8)
     task = Task(toy_dataset(), 1, ConvNet(width=16, depth=2), 0, machine)
-    network = task.fresh_network(0)
+    learner = task.learner(0)
     for c in range(3):
         real = task.real_batch(c, 256, 0)
         labels = torch.full((len(real),), c)
-        plain = torch.cat([g.flatten() for g in network_gradient(network, real, labels)])
-        reduced = network_gradient(network, real, labels, micro_batch=8, forward=machine.forward(network, 8))
+        plain = torch.cat([g.flatten() for g in plain_gradient(learner.module, real, labels)])
+        reduced = learner.gradient(real, c)
         assert all(g.dtype == torch.float32 for g in reduced)
         assert torch.cosine_similarity(plain, torch.cat([g.flatten() for g in reduced]), 0) > 0.99
         noise, own = torch.randn(2, 1, 8, 8, generator=stream(c, "noise")), labels[:2]
-        expected = plain_image_gradient(network, noise, own, reduced)
-        _, found = machine.fast(network, pull_back)(noise, own, reduced)
+        expected = plain_image_gradient(learner.module, noise, own, reduced)
+        _, found = learner.match(noise, own, reduced)
         assert found.dtype == torch.float32
         assert 0.99 < torch.cosine_similarity(expected.flatten(), found.flatten(), 0) < 0.999999
 

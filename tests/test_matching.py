@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from datacondense import MLP, VGG11, AlexNet, ConvNet, LeNet, ResNet18, UsageError
-from datacondense.matching import by_forward_mode, gradient_distance, match, network_gradient, pull_back
+from datacondense import MLP, VGG11, AlexNet, ConvNet, Learner, LeNet, Machine, ResNet18, UsageError
+from datacondense.matching import by_forward_mode, gradient_distance, pull_back
 from datacondense.networks import freeze_batchnorm
 from datacondense.randomness import global_stream, stream
-from plain import double_backward, linear_network, plain_distance
+from plain import double_backward, linear_network, matched, plain_distance
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -82,9 +82,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(micro_batch: int | N
     network = build(ConvNet(width=4, depth=1), (1, 8, 8))
     images, labels = batch(7, (1, 8, 8))
     expected = torch.autograd.grad(F.cross_entropy(network(images), labels), list(network.parameters()))
-    for ours, theirs in zip(
-        network_gradient(network, images, labels, micro_batch=micro_batch), expected, strict=True
-    ):
+    learner = Learner.of(network, Machine(torch.device("cpu"), "float64", micro_batch))
+    for ours, theirs in zip(learner.gradient(images, labels), expected, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
@@ -105,7 +104,7 @@ def assert_equals_double_backward(
 ) -> None:
     synthetic, labels = batch(classes * ipc, shape, classes, seed=1)
     real, real_labels = batch(4 * classes, shape, classes, seed=2)
-    distance, gradient = match(network, synthetic, labels, real, real_labels)
+    distance, gradient = matched(network, synthetic, labels, real, real_labels)
     # Node by node takes minutes where nodes are many, and is compared with gradient_distance above.
     measure = plain_distance if shape == (2, 8, 8) else gradient_distance
     expected_distance, expected = double_backward(network, synthetic, labels, real, real_labels, measure)
@@ -142,7 +141,7 @@ def test_match_equals_double_backward_for_every_family(network, shape) -> None:
     freeze_batchnorm(network, [batch(2, shape, seed=3)[0]])
     assert_equals_double_backward(network, shape, 1, classes=1)
     images, labels = batch(1, shape, 1)
-    goal = network_gradient(network, -images, labels)
+    goal = torch.autograd.grad(F.cross_entropy(network(-images), labels), list(network.parameters()))
     pull_back(network, images, labels, goal, directional=by_forward_mode)  # and not by the slower way
 
 
@@ -164,7 +163,7 @@ def test_match_is_exact_for_norms_whose_forward_mode_pytorch_gets_wrong(norm, tr
         return
     # Nothing of the user's network has changed; double backward, the oracle, does move the statistics.
     network.load_state_dict(before)
-    match(network, *batch(3, (1, 8, 8)), *batch(9, (1, 8, 8), seed=2))
+    matched(network, *batch(3, (1, 8, 8)), *batch(9, (1, 8, 8), seed=2))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -205,7 +204,7 @@ def test_match_is_exact_whether_or_not_pytorch_has_a_forward_mode(layer) -> None
 
     with global_stream(0, "weights"):
         network = Rows().double()
-    match(network, *batch(2, (1, 8, 8)), *batch(6, (1, 8, 8)))  # works by itself
+    matched(network, *batch(2, (1, 8, 8)), *batch(6, (1, 8, 8)))  # works by itself
     with sdpa_kernel(SDPBackend.MATH):  # the oracle does not
         assert_equals_double_backward(network, (1, 8, 8), 2)
 
@@ -216,13 +215,13 @@ def test_match_equals_finite_differences(distance) -> None:
     network = linear_network(weight)
     synthetic, labels = batch(6, (1, 2, 2), seed=1)
     real, real_labels = batch(9, (1, 2, 2), seed=2)
-    _, gradient = match(network, synthetic, labels, real, real_labels, distance=distance)
+    _, gradient = matched(network, synthetic, labels, real, real_labels, distance=distance)
     h = 1e-6
     for index in range(synthetic.numel()):
         shift = torch.zeros_like(synthetic)
         shift.view(-1)[index] = h
-        plus, _ = match(network, synthetic + shift, labels, real, real_labels, distance=distance)
-        minus, _ = match(network, synthetic - shift, labels, real, real_labels, distance=distance)
+        plus, _ = matched(network, synthetic + shift, labels, real, real_labels, distance=distance)
+        minus, _ = matched(network, synthetic - shift, labels, real, real_labels, distance=distance)
         numeric = float(plus - minus) / (2 * h)
         assert gradient.view(-1)[index].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8)
 
@@ -234,8 +233,10 @@ def test_classes_are_independent(seed: int) -> None:
     network = build(ConvNet(width=4, depth=1), (1, 8, 8))
     synthetic, labels = batch(6, (1, 8, 8), seed=seed)
     real, real_labels = batch(9, (1, 8, 8), seed=seed + 1)
-    distance, gradient = match(network, synthetic, labels, real, real_labels)
-    parts = [match(network, synthetic[labels == c], labels[labels == c], real, real_labels) for c in range(3)]
+    distance, gradient = matched(network, synthetic, labels, real, real_labels)
+    parts = [
+        matched(network, synthetic[labels == c], labels[labels == c], real, real_labels) for c in range(3)
+    ]
     assert torch.allclose(torch.stack([d for d, _ in parts]).sum(), distance)
     for c, (_, part) in enumerate(parts):
         assert torch.allclose(gradient[labels == c], part)
@@ -255,28 +256,22 @@ def test_frozen_and_unused_parameters_do_not_disturb() -> None:
         network = Partly().double()
     arguments = (*batch(3, (1, 2, 2)), *batch(9, (1, 2, 2), seed=1))
     only = nn.Sequential(nn.Flatten(), network.used)
-    distance, gradient = match(network, *arguments)
-    expected_distance, expected = match(only, *arguments)
+    distance, gradient = matched(network, *arguments)
+    expected_distance, expected = matched(only, *arguments)
     # The unused layer has no gradient on either side: two dead nodes, one apart each and class.
     assert torch.allclose(distance, expected_distance + 3 * 2)
     assert torch.allclose(gradient, expected)
 
 
-def test_match_names_a_class_without_real_images() -> None:
-    network = build(ConvNet(width=4, depth=1), (1, 8, 8))
-    synthetic, labels = batch(3, (1, 8, 8))
-    with pytest.raises(UsageError, match="class 2 has synthetic images but no real one"):
-        match(network, synthetic, labels, *batch(4, (1, 8, 8), classes=2))
-
-
 def test_the_first_match_of_a_process_is_quiet() -> None:
     program = """if True:
         import torch
-        from datacondense.matching import match
+        from datacondense import Learner, Machine
 
-        images, labels = torch.randn(2, 1, 4, 4), torch.tensor([0, 1])
         network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Softplus(), torch.nn.Flatten())
-        match(network.append(torch.nn.Linear(8, 2)), images, labels, images, labels)
+        machine = Machine(torch.device("cpu"), "float32", None)
+        learner, images = Learner.of(network.append(torch.nn.Linear(8, 2)), machine), torch.randn(2, 1, 4, 4)
+        learner.match(images, 0, learner.gradient(images, 0))
         """
     run = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(run, capture_output=True, text=True, check=False)

@@ -9,18 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-from datacondense import ConvNet, ImageDataset, Machine, Recipe, UsageError, condense, load_dataset
+from datacondense import (
+    ConvNet,
+    ImageDataset,
+    Learner,
+    Machine,
+    Recipe,
+    UsageError,
+    condense,
+    load_dataset,
+)
 from datacondense.augmentation import Augmentation, draw
 from datacondense.randomness import global_stream, stream
-from datacondense.training import accuracy, predict, train
 from pictures import fill
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
 
-def network_for(toy, exact: Machine) -> nn.Module:
+def learner_for(toy, exact: Machine) -> Learner:
     with global_stream(0, "weights"):
-        return exact.place(ConvNet(width=3, depth=1)(toy.image_shape, toy.classes))
+        return Learner.for_images(ConvNet(width=3, depth=1), toy.image_shape, toy.classes, exact).draw()
 
 
 def test_epochs_decay_and_order_are_those_stated(
@@ -42,7 +50,7 @@ def test_epochs_decay_and_order_are_those_stated(
         return toy.normalise(images)
 
     recipe = Recipe(epochs=6, batch_size=25)
-    train(network_for(toy, exact), toy.images, toy.labels, recipe, stream(0, "o"), exact, prepare=prepare)
+    learner_for(toy, exact).train(toy.images, toy.labels, recipe, stream(0, "o"), prepare=prepare)
     # 60 images in batches of 25, 25, 10, for 6 epochs, the rate falling once, at half.
     assert [len(batch) for batch in seen] == [25, 25, 10] * 6
     assert steps == [(0.01, 0.9, 5e-4)] * 9 + [(pytest.approx(0.001), 0.9, 5e-4)] * 9
@@ -61,10 +69,10 @@ def test_the_papers_recipes() -> None:
 
 @pytest.mark.parametrize("augmentation", ["none", "crop-scale-rotate", "crop-noise"])
 def test_every_batch_is_augmented_anew(augmentation: Augmentation, toy, exact: Machine) -> None:
-    network, seen = network_for(toy, exact), []
-    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    learner, seen = learner_for(toy, exact), []
+    learner.module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
     recipe = Recipe(epochs=2, augmentation=augmentation)
-    train(network, toy.images, toy.labels, recipe, stream(0, "o"), exact, prepare=toy.normalise)
+    learner.train(toy.images, toy.labels, recipe, stream(0, "o"), prepare=toy.normalise)
     plain = toy.normalised().double()
     # Which images of the whole set a network saw unchanged, in each epoch.
     unchanged = [(batch[:, None] - plain).flatten(2).abs().amax(2).amin(1) < 1e-6 for batch in seen]
@@ -97,7 +105,7 @@ def test_a_step_is_sgd_with_momentum_and_weight_decay(exact: Machine) -> None:
     images = torch.randn(3, 1, 2, 2, generator=stream(0, "x"), dtype=torch.float64)
     labels = torch.tensor([0, 1, 1])
     recipe = Recipe(epochs=2, learning_rate=0.3, decay_factor=0.1)
-    train(network, images, labels, recipe, stream(0, "order"), exact)
+    Learner.of(network, exact).train(images, labels, recipe, stream(0, "order"))
     velocity = torch.zeros_like(weight)
     for rate in (0.3, 0.03):
         probabilities = (images.flatten(1) @ weight.T).softmax(1)
@@ -114,13 +122,14 @@ def test_bad_recipes_are_refused() -> None:
 
 
 def test_accuracy_is_the_fraction_of_right_answers_and_restores_the_mode(toy, exact: Machine) -> None:
-    network = network_for(toy, exact).train()
-    logits = predict(network, toy.images, exact, prepare=toy.normalise, batch_size=7)
+    learner = learner_for(toy, exact)
+    network = learner.module
+    logits = learner.predict(toy.images, prepare=toy.normalise, batch_size=7)
     assert network.training
     with torch.no_grad():
         assert torch.allclose(logits, network(toy.normalised().double()).float(), atol=1e-6)
     right = sum(int(row.argmax()) == int(label) for row, label in zip(logits, toy.labels, strict=True))
-    assert accuracy(network, toy.images, toy.labels, exact, prepare=toy.normalise) == right / 60
+    assert learner.accuracy(toy.images, toy.labels, prepare=toy.normalise) == right / 60
 
 
 def test_augmentation_moves_stretches_and_turns_within_its_ranges() -> None:

@@ -5,9 +5,11 @@ from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import Score, evaluate
+from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
     DatasetDistillation,
+    DistributionMatching,
     Forgetting,
     GradientMatching,
     Herding,
@@ -29,12 +31,14 @@ __all__ = [
     "DataSplits",
     "DatacondenseError",
     "DatasetDistillation",
+    "DistributionMatching",
     "Forgetting",
     "GradientMatching",
     "Herding",
     "ImageDataset",
     "KCenter",
     "LeNet",
+    "Learner",
     "Machine",
     "Method",
     "NearestMean",

@@ -3,76 +3,132 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from datacondense.errors import UsageError
+from datacondense.errors import unknown_name
 
-Augmentation = Literal["none", "crop-scale-rotate", "crop-noise"]
+Augmentation = Literal["none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits"]
+
+#: Images n c h w → as many of the same size.
+Transform = Callable[[Tensor], Tensor]
 
 CROP_PIXELS = 4
 SCALE_CHANGE = 0.2
 ROTATION_DEGREES = 45.0
 NOISE_STD = 0.001
 
+_DSA = ("colour", "crop", "cutout", "scale", "rotate", "flip")
+#: Of each transformation one operation is drawn, equally likely.
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    "crop-scale-rotate": ("crop", "scale", "rotate"),
+    "crop-noise": ("crop", "noise"),
+    "dsa": _DSA,
+    "dsa-digits": _DSA[:-1],
+}
+#: DSA's: parts of a side (crop, cutout), a factor, degrees, and the widths of the colour ranges.
+DSA_CROP, DSA_CUTOUT, DSA_SCALE, DSA_DEGREES = 0.125, 0.5, 1.2, 15.0
+DSA_BRIGHTNESS, DSA_SATURATION, DSA_CONTRAST = 1.0, 2.0, 0.5
+
 
 @dataclass(frozen=True)
 class Drawn:
-    """One transformation per image: an affine map from output to input coordinates, and noise to add."""
+    """One transformation per image, or a single one for whole batches of any size."""
 
     affine: Float[Tensor, "n 2 3"]
-    noisy: Bool[Tensor, " n"]
-    noise: Float[Tensor, "n c h w"] | None
+    """From output to input coordinates."""
+    fill: float | None = None
+    """What comes in from outside; None: the mean colour of the batch."""
+    noisy: Bool[Tensor, " n"] | None = None
+    noise: Float[Tensor, "n c h w"] | None = None
+    """Added where `noisy`."""
+    colour: Float[Tensor, "n 3"] | None = None
+    """Brightness to add, and factors of saturation and contrast."""
+    hole: Int[Tensor, "n 4"] | None = None
+    """Rows and columns, first and last plus one, that become 0."""
 
     def apply(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The transformed images; differentiable. What comes in from outside has the batch's mean colour."""
-        fill = images.detach().mean((0, 2, 3), keepdim=True)
-        affine = self.affine.to(images.device, images.dtype)
+        """The transformed images; differentiable."""
+        if self.colour is not None:
+            images = _coloured(images, self.colour.to(images.device, images.dtype))
+        fill = images.detach().mean((0, 2, 3), keepdim=True) if self.fill is None else self.fill
+        affine = self.affine.to(images.device, images.dtype).expand(len(images), -1, -1)
         grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-        warped = F.grid_sample(images - fill, grid, align_corners=False) + fill
-        if self.noise is None:
-            return warped
-        noise = self.noise.to(images.device, images.dtype)
-        return warped + noise * self.noisy.to(images.device).view(-1, 1, 1, 1)
+        images = F.grid_sample(images - fill, grid, align_corners=False) + fill
+        if self.noise is not None and self.noisy is not None:
+            noise = self.noise.to(images.device, images.dtype)
+            images = images + noise * self.noisy.to(images.device).view(-1, 1, 1, 1)
+        if self.hole is not None:
+            images = images * ~_inside(self.hole.to(images.device), *images.shape[2:])
+        return images
 
 
 def draw(strategy: Augmentation, shape: torch.Size, generator: torch.Generator) -> Drawn:
-    """One of the operations named in `strategy` for each image of a batch of `shape` (n c h w).
+    """One of the operations of `strategy` for each image of a batch of `shape` (n c h w).
 
     The paper's, for evaluation: `crop` moves by up to 4 pixels each way, `scale` stretches height and width
-    independently by up to ±20 %, `rotate` turns by up to ±45°, `noise` adds a little Gaussian noise.
+    independently by up to ±20 %, `rotate` turns by up to ±45°, `noise` adds a little Gaussian noise. Differs
+    from the authors' code: bilinear interpolation for all (theirs: nearest for scale, cubic for rotation);
+    scale, too, fills with the mean (theirs: zero, nearly the same in normalised images); the crop reaches its
+    last offset; angles are real numbers.
 
-    Differs from the authors' code: bilinear interpolation for all (theirs: nearest for scale, cubic for
-    rotation); scale, too, fills with the mean (theirs: zero, nearly the same in normalised images); the crop
-    reaches its last offset; angles are real numbers.
+    DSA's (Zhao, Bilen, ICML 2021; `dsa-digits` does not flip): `crop` by up to an eighth of each side,
+    `cutout` of a square of half the side, `scale` by 1/1.2 to 1.2, `rotate` by up to ±15°, `flip` in half of
+    the cases, and `colour`: brightness by up to ±0.5, saturation by 0 to 2, contrast by 0.5 to 1.5. Draw a
+    single row to transform a real and a synthetic batch alike (siamese). Differs from the authors' code: in
+    training, each image has an operation of its own rather than one for the batch.
     """
-    if strategy not in ("crop-scale-rotate", "crop-noise"):
-        raise UsageError(f"unknown augmentation '{strategy}'; expected none, crop-scale-rotate or crop-noise")
+    if strategy not in OPERATIONS:
+        raise unknown_name("augmentation", strategy, ["none", *OPERATIONS])
     n, _, h, w = shape
-    operations = strategy.split("-")
+    operations, dsa = OPERATIONS[strategy], strategy.startswith("dsa")
     choice = torch.randint(len(operations), (n,), generator=generator)
 
     def chosen(operation: str, values: Tensor, neutral: float) -> Tensor:
         picked = choice == (operations.index(operation) if operation in operations else -1)
         return torch.where(picked.view(-1, *[1] * (values.ndim - 1)), values, neutral)
 
-    shift = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (n, 2), generator=generator).float()
-    stretch = 1 + SCALE_CHANGE * (2 * torch.rand(n, 2, generator=generator) - 1)
-    angle = math.radians(ROTATION_DEGREES) * (2 * torch.rand(n, generator=generator) - 1)
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(n, *size, generator=generator)
+
+    if dsa:
+        reach = [int(side * DSA_CROP + 0.5) for side in (w, h)]
+        steps = [torch.randint(-r, r + 1, (n,), generator=generator) for r in reach]
+        shift = torch.stack(steps, 1).float()
+        stretch = 1 / (1 / DSA_SCALE + (DSA_SCALE - 1 / DSA_SCALE) * uniform(2))
+    else:
+        shift = torch.randint(-CROP_PIXELS, CROP_PIXELS + 1, (n, 2), generator=generator).float()
+        stretch = 1 + SCALE_CHANGE * (2 * uniform(2) - 1)
+    angle = math.radians(DSA_DEGREES if dsa else ROTATION_DEGREES) * (2 * uniform() - 1)
 
     dx, dy = chosen("crop", shift * 2 / torch.tensor([w, h]), 0.0).unbind(1)
     sx, sy = chosen("scale", stretch, 1.0).reciprocal().unbind(1)
     angle = chosen("rotate", angle, 0.0)
     cos, sin = angle.cos(), angle.sin()
+    if "flip" in operations:
+        mirror = chosen("flip", (uniform() < 0.5).float() * -2 + 1, 1.0)
+        sx = sx * mirror
     rows = [torch.stack([cos * sx, -sin * h / w, dx], 1), torch.stack([sin * w / h, cos * sy, dy], 1)]
-    noisy = choice == (operations.index("noise") if "noise" in operations else -1)
-    noise = NOISE_STD * torch.randn(shape, generator=generator) if "noise" in operations else None
-    return Drawn(torch.stack(rows, 1), noisy, noise)
+    affine = torch.stack(rows, 1)
+    if not dsa:
+        noisy = choice == (operations.index("noise") if "noise" in operations else -1)
+        noise = NOISE_STD * torch.randn(shape, generator=generator) if "noise" in operations else None
+        return Drawn(affine, noisy=noisy, noise=noise)
+    drawn = [
+        DSA_BRIGHTNESS * (uniform() - 0.5),
+        DSA_SATURATION * uniform(),
+        DSA_CONTRAST + uniform(),
+    ]
+    colour = torch.stack([chosen("colour", drawn[0], 0.0), *(chosen("colour", f, 1.0) for f in drawn[1:])], 1)
+    return Drawn(
+        affine, fill=0.0, colour=colour, hole=chosen("cutout", _holes(n, h, w, generator), 0.0).long()
+    )
 
 
 def augment(
@@ -80,3 +136,34 @@ def augment(
 ) -> Float[Tensor, "n c h w"]:
     """Draw and apply at once; `none` returns the images as they are."""
     return images if strategy == "none" else draw(strategy, images.shape, generator).apply(images)
+
+
+def untouched(images: Tensor) -> Tensor:
+    """No augmentation."""
+    return images
+
+
+def _coloured(images: Tensor, colour: Float[Tensor, "n 3"]) -> Tensor:
+    brightness, saturation, contrast = colour.view(-1, 3, 1, 1, 1).unbind(1)
+    images = images + brightness
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * saturation + grey if images.shape[1] == 3 else images
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * contrast + mean
+
+
+def _holes(n: int, h: int, w: int, generator: torch.Generator) -> Int[Tensor, "n 4"]:
+    """Squares of half a side around any pixel, as far as they lie within the image."""
+    edges: list[Tensor] = []
+    for side in (h, w):
+        size = int(side * DSA_CUTOUT + 0.5)
+        start = torch.randint(side + 1 - size % 2, (n,), generator=generator) - size // 2
+        edges += [start.clamp(0, side), (start + size).clamp(0, side)]
+    return torch.stack(edges, 1)
+
+
+def _inside(hole: Int[Tensor, "n 4"], h: int, w: int) -> Bool[Tensor, "n 1 h w"]:
+    top, bottom, left, right = hole.view(-1, 4, 1, 1, 1).unbind(1)
+    y = torch.arange(h, device=hole.device).view(1, 1, -1, 1)
+    x = torch.arange(w, device=hole.device).view(1, 1, 1, -1)
+    return (top <= y) & (y < bottom) & (left <= x) & (x < right)

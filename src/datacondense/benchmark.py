@@ -21,13 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from datacondense.data.images import ImageDataset, ImageShape
 from datacondense.hardware import keep_freed_memory, peak_memory
 from datacondense.machine import Machine
-from datacondense.matching import by_forward_mode, gradient_distance, network_gradient, pull_back
+from datacondense.matching import gradient_distance
 from datacondense.methods import GradientMatching, Task
 from datacondense.networks import ConvNet
 from datacondense.networks.base import GreyConvolution
 from datacondense.provenance import provenance
 from datacondense.randomness import stream
-from datacondense.training import Recipe, predict, train
+from datacondense.training import Recipe
 
 CLASSES, REAL_BATCH, TESTED = 10, 256, 1000
 #: The part that is a whole piece of work.
@@ -106,13 +106,12 @@ def parts(shape: ImageShape, machine: Machine) -> dict[str, Part]:
     real = ImageDataset.create(images, torch.arange(count) % CLASSES, name="random")
     plain_machine = replace(machine, precision="float32", micro_batch=None, compile=False)
     task, plain_task = (Task(real, 1, ConvNet(), 0, m) for m in (machine, plain_machine))
-    network, plain_network = task.fresh_network(0), plain_fresh_network(plain_task)
+    learner, plain_network = task.learner(0), plain_fresh_network(plain_task)
     method = GradientMatching(iterations=1, real_batch=REAL_BATCH)
     state, plain_state = method.init(task), method.init(plain_task)
     one = real.normalised(torch.arange(REAL_BATCH)).to(machine.device)
     labels = torch.zeros(REAL_BATCH, dtype=torch.int64, device=machine.device)
-    forward = machine.forward(network, machine.micro_batch or REAL_BATCH)
-    goal = network_gradient(plain_network, one, labels)
+    goal = plain_gradient(plain_network, one, labels)
     synthetic = torch.randn(100, *shape, generator=g).to(machine.device)
     targets = (torch.arange(100) // 10).to(machine.device)
     inner = Recipe(epochs=5, momentum=0.5, weight_decay=0.0, decay_factor=1.0)
@@ -122,23 +121,23 @@ def parts(shape: ImageShape, machine: Machine) -> dict[str, Part]:
         s, y = synthetic[:ipc], targets[:ipc]
         return Part(
             lambda: plain_image_gradient(plain_network, s, y, goal),
-            lambda: machine.fast(network, pull_back, directional=by_forward_mode)(s, y, goal, "paper"),
+            lambda: learner.match(s, y, goal),
         )
 
     return {
         "real gradient, 256 images": Part(
-            lambda: network_gradient(plain_network, one, labels),
-            lambda: network_gradient(network, one, labels, micro_batch=machine.micro_batch, forward=forward),
+            lambda: plain_gradient(plain_network, one, labels),
+            lambda: learner.gradient(one, labels),
         ),
         "image gradient, 1 image": matched(1),
         "image gradient, 10 images": matched(10),
         "5 epochs on 100 images": Part(
             lambda: plain_epochs(plain_network, synthetic, targets, inner),
-            lambda: train(network, synthetic, targets, inner, stream(0, "order"), machine),
+            lambda: learner.train(synthetic, targets, inner, stream(0, "order")),
         ),
         "test of 1,000 images": Part(
             lambda: plain_test(plain_network, real.normalise(tested).to(machine.device)),
-            lambda: predict(network, tested, machine, prepare=real.normalise),
+            lambda: learner.predict(tested, prepare=real.normalise),
         ),
         ITERATION: Part(
             lambda: plain_iteration(plain_task, plain_state.images, REAL_BATCH),
@@ -178,7 +177,7 @@ def _peak_memory(shape: ImageShape, machine: Machine, side: Side, threads: int) 
 
 def plain_fresh_network(task: Task) -> nn.Module:
     """A newly drawn network without our way of convolving grey images."""
-    network = task.fresh_network(0)
+    network = task.fresh_learner(0).module
     for layer in network.modules():
         if isinstance(layer, GreyConvolution):
             layer.forward = MethodType(nn.Conv2d.forward, layer)  # type: ignore[method-assign]
@@ -192,12 +191,17 @@ def plain_iteration(
     network, images = plain_fresh_network(task), images.clone()
     for c in range(CLASSES):
         real = task.real_batch(c, real_batch, 0, 0)
-        goal = network_gradient(network, real, torch.full((len(real),), c, device=real.device))
+        goal = plain_gradient(network, real, torch.full((len(real),), c, device=real.device))
         mine = slice(c, c + 1)
         images[mine] -= 0.1 * plain_image_gradient(
             network, images[mine], torch.tensor([c], device=real.device), goal
         )
     return images
+
+
+def plain_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Of a real batch, all of it at once."""
+    return torch.autograd.grad(F.cross_entropy(network(images), labels), list(network.parameters()))
 
 
 def plain_image_gradient(

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
@@ -17,43 +16,31 @@ from torch import Tensor, nn
 from datacondense.errors import DatacondenseWarning
 from datacondense.stopping import at_once
 
-#: Images n c h w → logits n k.
-Forward = Callable[[Tensor], Tensor]
 
-_COMPILED: WeakKeyDictionary[nn.Module, dict[Callable[..., Any], _Compiled]] = WeakKeyDictionary()
-_TOLD: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
-
-
-def compiled(
-    network: nn.Module, compute: Callable[..., Any] = nn.Module.__call__, **only_compiled: object
-) -> Callable[..., Any]:
-    """`compute`, by default the forward pass, of `network`, its first argument; compiled once per network.
+class Compiled:
+    """`compute` of a network, its first argument; compiled while that works, else as it is.
 
     As it is, with one line that says so, if compilation fails, or if the first batch shows that compiled and
     plain code differ by more than rounding: the compiler of PyTorch 2.13 loses the gradients before some max
     poolings (pytorch/pytorch#185509).
-
-    Args:
-        only_compiled: arguments of the compiled code that the plain does without.
-
-    Returns:
-        A function of the other arguments, images first.
     """
-    of_network = _COMPILED.setdefault(network, {})
-    if compute not in of_network:
-        of_network[compute] = _Compiled(network, compute, only_compiled)
-    return of_network[compute]
-
-
-class _Compiled:
-    """Runs a network's code compiled while that works, else as it is."""
 
     def __init__(
-        self, network: nn.Module, compute: Callable[..., Any], only_compiled: Mapping[str, object]
+        self,
+        network: nn.Module,
+        compute: Callable[..., Any],
+        only_compiled: Mapping[str, object],
+        told: set[str],
     ) -> None:
-        self.network = alive = ref(network)  # a value of the dictionary must not keep its key
-        self.plain: Callable[..., Any] = lambda *inputs: compute(alive(), *inputs)
-        fast: Any = lambda *inputs: compute(alive(), *inputs, **only_compiled)  # noqa: E731, def is type-checked
+        """Nothing is compiled before the first call.
+
+        Args:
+            only_compiled: arguments of the compiled code that the plain does without.
+            told: reasons for giving up that were printed for this network; one may hold for all its code.
+        """
+        self.network, self.told = network, told
+        self.plain: Callable[..., Any] = lambda *inputs: compute(network, *inputs)
+        fast: Any = lambda *inputs: compute(network, *inputs, **only_compiled)  # noqa: E731, def is type-checked
         # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
         fast.__code__ = fast.__code__.replace()
         # With PyTorch's own random numbers, dropout is the same as without compilation.
@@ -63,9 +50,10 @@ class _Compiled:
         self.checked: set[tuple[object, ...]] = set()
 
     def __call__(self, images: Float[Tensor, "n c h w"], *inputs: object) -> Any:
+        """The result of `compute`."""
         if self.attempt is None:
             return self.plain(images, *inputs)
-        graph = (images.shape, torch.is_grad_enabled(), self._module().training)
+        graph = (images.shape, torch.is_grad_enabled(), self.network.training)
         try:
             if graph not in self.checked:
                 with at_once():  # it compiles, for up to minutes
@@ -78,15 +66,9 @@ class _Compiled:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             return self._give_up(reason, images, *inputs)
 
-    def _module(self) -> nn.Module:
-        network = self.network()
-        assert network is not None
-        return network
-
     def _give_up(self, reason: str, *inputs: object) -> Any:
-        told = _TOLD.setdefault(self._module(), set())
-        if reason not in told:  # all that is computed with a network may fail for one reason
-            told.add(reason)
+        if reason not in self.told:
+            self.told.add(reason)
             lost = f"running without compilation, several times slower: {reason}"
             warnings.warn(lost, DatacondenseWarning, stacklevel=4)
         self.attempt = None
@@ -110,7 +92,7 @@ class _Compiled:
     def _outcome(self, run: Callable[..., Any], images: Tensor, *inputs: object) -> list[Tensor]:
         """The results, then the gradients of their squares' sum in the weights (those of biases before a norm
         are rounding alone). Buffers and random numbers are left as they were."""
-        network = self._module()
+        network = self.network
         weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
         before = [buffer.clone() for buffer in network.buffers()]
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):

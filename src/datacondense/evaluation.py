@@ -15,13 +15,14 @@ from tqdm import tqdm
 from datacondense.condensed import CondensedDataset
 from datacondense.data import DataSplits, ImageDataset
 from datacondense.errors import UsageError
+from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.networks import Network, as_network, build_network, describe_network
 from datacondense.progress import Progress
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
 from datacondense.report.opening import circumstances, time_ahead
-from datacondense.training import Recipe, accuracy, train
+from datacondense.training import Recipe
 from datacondense.trials import KeptTrials
 
 
@@ -108,19 +109,15 @@ def _accuracies(
     title = f"evaluate {describe_network(network)}"
     shown = Progress(title, trials.stop, "network", recipe.epochs * len(data), progress)
     shown.say(_opening(network, data, recipe, passes * len(trials) // trials.stop, machine))
-    module = None
+    learner = Learner.for_images(network, data.image_shape, data.classes, machine)
     with shown.start(trials.start):
         for trial in trials:
             with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
-                fresh = machine.place(build_network(network, data.image_shape, data.classes))
-                if machine.compile and module is not None:  # what is compiled belongs to the module
-                    module.load_state_dict(fresh.state_dict())
-                    fresh = module
-                module = fresh.train()
-                generator = stream(seed, "evaluation order", trial)
-                train(fresh, data.images, data.labels, recipe, generator, machine, prepare=data.normalise,
-                      observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
-            found = accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
+                learner.draw()
+                order = stream(seed, "evaluation order", trial)
+                learner.train(data.images, data.labels, recipe, order, prepare=data.normalise,
+                              observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
+            found = learner.accuracy(test.images, test.labels, prepare=data.normalise)
             shown.finish({"accuracy": found})
             yield found
 

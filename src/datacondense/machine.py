@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from datacondense.calibration import calibration
-from datacondense.compilation import Forward, compiled, compiler
+from datacondense.compilation import compiler
 from datacondense.errors import Range, UsageError, unknown_name
 from datacondense.hardware import keep_freed_memory
 
-T = TypeVar("T")
 Precision = Literal["auto", "bfloat16", "float32", "float64"]
 
 #: Passes over a 32×32 image above which a run is longer than its compilation, several times over.
@@ -106,39 +102,6 @@ class Machine:
         if self.precision != "bfloat16":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-    def forward(self, network: nn.Module, *batch_sizes: int | None) -> Forward:
-        """The network's forward pass in this machine's precision, compiled for batches of these sizes.
-
-        Others (the rest of a class, of a test set) run eagerly: shapes that change would be compiled again
-        and again. The graph belongs to the module, so weights must be re-drawn in place.
-        """
-        fast = compiled(network) if self.compile else network
-
-        def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-            with self.autocast():
-                logits: Tensor = (fast if len(images) in batch_sizes else network)(images)
-            return logits.to(images.dtype)
-
-        return run
-
-    def fast(
-        self, network: nn.Module, compute: Callable[..., T], **only_compiled: object
-    ) -> Callable[..., T]:
-        """`compute` with `network` as its first argument, in this machine's precision, compiled if all is.
-
-        Args:
-            only_compiled: see `compilation.compiled`.
-        """
-        run: Callable[..., T] = partial(compute, network)
-        if self.compile:
-            run = compiled(network, compute, **only_compiled)
-
-        def in_precision(*inputs: object) -> T:
-            with self.autocast():
-                return run(*inputs)
-
-        return in_precision
 
 
 def _device(name: str, precision: Precision) -> torch.device:

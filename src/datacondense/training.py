@@ -1,31 +1,18 @@
-"""Recipe and train(): the only training loop, for the inner loop of condensing and for evaluation alike."""
+"""Recipe: how a network is trained, in the inner loop of condensing and in evaluation alike."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import cycle
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from datacondense.augmentation import Augmentation, augment
+from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE, Range
-from datacondense.machine import Machine
 from datacondense.settings import restored
-from datacondense.stopping import check_stop
-
-#: Turns a batch of stored images into what a network sees: `ImageDataset.normalise`, or nothing.
-Prepare = Callable[[Tensor], Tensor]
-#: Sees each batch of a training: positions of its images, and their logits before the update.
-Observe = Callable[[Tensor, Tensor], None]
-#: What is minimised: positions of a batch, their logits → a scalar.
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,11 @@ class Recipe:
         return cls(epochs=1000, augmentation="crop-scale-rotate") if known_as == "mnist" else cls()
 
     @classmethod
+    def augmented(cls, augmentation: Augmentation) -> Recipe:
+        """The recipe of DSA and its followers: the paper's for 1000 epochs with this augmentation."""
+        return cls(epochs=1000, augmentation=augmentation)
+
+    @classmethod
     def of_whole_set(cls, images: int, *, updates: int = 10_000) -> Recipe:
         """For a network trained on a whole set of so many `images`, which the paper does not say: its recipe
         without augmentation, in as many epochs as come nearest to `updates`, 1 to 300.
@@ -93,89 +85,3 @@ class Recipe:
             ValueError: a setting is missing, of the wrong type or out of its range.
         """
         return restored(cls, record)
-
-
-def train(
-    network: nn.Module,
-    images: Shaped[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    recipe: Recipe,
-    generator: torch.Generator,
-    machine: Machine,
-    *,
-    prepare: Prepare | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
-    epochs: Iterable[int] | None = None,
-    observe: Observe | None = None,
-    loss: Loss | None = None,
-) -> None:
-    """Train `network` in place, in the mode (train or eval) that it is in.
-
-    Args:
-        images: normalised, or what `prepare` normalises batch by batch.
-        generator: for the order of the images and their augmentation.
-        optimizer: to go on with, its momentum kept; a fresh one by default.
-        epochs: which of the recipe's, counted from 0; all by default.
-        observe: is called with every batch: the positions of its images, and their logits before the update.
-        loss: instead of the mean cross-entropy between logits and labels.
-    """
-    check_stop()  # the first optimizer of a process takes PyTorch seconds
-    optimizer = optimizer or recipe.optimizer(network)
-    n, step_sizes = len(images), cycle(recipe.step_sizes)
-    size = min(n, recipe.batch_size)
-    rest = n % size if recipe.epochs > 1 else None  # what comes once only is not worth compiling
-    forward = machine.forward(network, size, rest)
-    for epoch in range(recipe.epochs) if epochs is None else epochs:
-        order = torch.arange(n) if recipe.step_sizes else torch.randperm(n, generator=generator)
-        for batch in order.split(recipe.batch_size):
-            check_stop()
-            for group in optimizer.param_groups:
-                group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
-            part = _prepared(images[batch], prepare, machine)
-            output = forward(augment(part, recipe.augmentation, generator))
-            if observe:
-                observe(batch, output.detach())
-            value = loss(batch, output) if loss else F.cross_entropy(output, labels[batch].to(machine.device))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-
-
-@torch.inference_mode()
-def predict(
-    network: nn.Module,
-    images: Shaped[Tensor, "n c h w"],
-    machine: Machine,
-    *,
-    prepare: Prepare | None = None,
-    batch_size: int = 256,
-) -> Float[Tensor, "n k"]:
-    """The logits of every image, computed in evaluation mode; the network's mode is restored."""
-    mode = network.training
-    network.eval()
-    batch_size = machine.micro_batch or batch_size
-    forward = machine.forward(network, batch_size)
-    outputs = []
-    for part in images.split(batch_size):
-        check_stop()
-        outputs.append(forward(_prepared(part, prepare, machine)).float())
-    network.train(mode)
-    return torch.cat(outputs).cpu()
-
-
-def accuracy(
-    network: nn.Module,
-    images: Shaped[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    machine: Machine,
-    *,
-    prepare: Prepare | None = None,
-) -> float:
-    """The fraction of images whose largest logit is their label's."""
-    predicted = predict(network, images, machine, prepare=prepare).argmax(1)
-    return float((predicted == labels).double().mean())
-
-
-def _prepared(images: Tensor, prepare: Prepare | None, machine: Machine) -> Tensor:
-    images = images.to(machine.device)
-    return (prepare(images) if prepare else images).to(machine.dtype)

@@ -1,12 +1,11 @@
 """The numerical core, for any `nn.Module`: network gradients, their distance, its image gradient."""
 
 from datacondense.matching.distance import Distance, gradient_distance
-from datacondense.matching.gradients import loss_and_gradient, network_gradient
+from datacondense.matching.gradients import loss_and_gradient
 from datacondense.matching.pullback import (
     by_double_backward,
     by_forward_mode,
     directional_gradient,
-    match,
     pull_back,
 )
 from datacondense.matching.unrolling import unrolled_gradient
@@ -18,8 +17,6 @@ __all__ = [
     "directional_gradient",
     "gradient_distance",
     "loss_and_gradient",
-    "match",
-    "network_gradient",
     "pull_back",
     "unrolled_gradient",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -17,45 +17,28 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
-def network_gradient(
-    network: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    *,
-    micro_batch: int | None = None,
-    forward: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Float[Tensor, ...], ...]:
-    """∇θ of the mean cross-entropy over a batch: one tensor per trainable parameter, zero where unused.
-
-    Arguments as for `loss_and_gradient`.
-    """
-    return loss_and_gradient(network, images, labels, micro_batch=micro_batch, forward=forward)[1]
-
-
 def loss_and_gradient(
-    network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    parameters: Sequence[Tensor],
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
-    *,
-    micro_batch: int | None = None,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    piece: int | None = None,
 ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
-    """The mean cross-entropy over a batch and its ∇θ.
+    """The mean cross-entropy over a batch and its ∇θ: one tensor per parameter, zero where unused.
 
     Args:
+        forward: a network, or what computes the same.
         images: normalised.
-        micro_batch: how many images are in flight at once. The mean is the same whatever it is, as long as no
-            layer mixes the images of a batch (frozen BatchNorm does not; BatchNorm in training mode does, and
-            then needs None). Small pieces stay in the processor's cache.
-        forward: computes what `network` computes, in another way: `Machine.forward`.
+        piece: how many images are in flight at once; all by default. The mean is the same whatever it is, as
+            long as no layer mixes the images of a batch (BatchNorm in training mode does). Small pieces stay
+            in the processor's cache.
     """
-    parameters = list(trainable(network).values())
     total = [torch.zeros_like(p) for p in parameters]
     mean = total[0].new_zeros(())
-    step = micro_batch or len(images)
+    step = piece or len(images)
     for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
         check_stop()
-        output = (forward or network)(part)
+        output = forward(part)
         loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
         mean += loss.detach()
         for sum_, gradient in zip(

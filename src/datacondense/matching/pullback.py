@@ -23,9 +23,8 @@ from torch.func import functional_call, grad, grad_and_value, jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from datacondense.errors import UsageError
 from datacondense.matching.distance import Distance, gradient_distance
-from datacondense.matching.gradients import network_gradient, trainable
+from datacondense.matching.gradients import trainable
 from datacondense.matching.operations import autocast_dtype, differentiable_norms, products_in
 
 T = TypeVar("T")
@@ -151,50 +150,3 @@ def _loss(network: nn.Module, labels: Int[Tensor, " n"]) -> Loss:
         return F.cross_entropy(logits, labels)
 
     return loss
-
-
-def match(
-    network: nn.Module,
-    synthetic: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    real: Float[Tensor, "m c h w"],
-    real_labels: Int[Tensor, " m"],
-    *,
-    distance: Distance = "paper",
-    count_vectors: bool = False,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"]]:
-    """Match the network gradients of synthetic and real images, class by class.
-
-    For each class c in `labels`, compares ∇θ L on the synthetic images of c with ∇θ L on the real ones, L the
-    mean cross-entropy; exact, without double backward. The network's mode, parameters and buffers are left
-    as they are; put BatchNorm in evaluation mode first (`datacondense.networks.freeze_batchnorm`) unless
-    statistics of each class by itself are wanted.
-
-    Args:
-        network: any module whose forward maps images to logits and draws nothing at random.
-        synthetic, real: normalised images.
-        distance, count_vectors: see `gradient_distance`.
-
-    Returns:
-        The distance summed over the classes in `labels`, and its gradient with respect to `synthetic`.
-
-    Raises:
-        UsageError: a class of `labels` has no real image.
-    """
-    total = synthetic.new_zeros(())
-    gradient = torch.zeros_like(synthetic)
-    buffers = {name: b.clone() for name, b in network.named_buffers()}
-    try:
-        for label in labels.unique():
-            mine, theirs = labels == label, real_labels == label
-            if not theirs.any():
-                raise UsageError(f"class {int(label)} has synthetic images but no real one to match")
-            real_gradient = network_gradient(network, real[theirs], real_labels[theirs])
-            value, gradient[mine] = pull_back(
-                network, synthetic[mine], labels[mine], real_gradient, distance, count_vectors=count_vectors
-            )
-            total += value
-    finally:  # BatchNorm in training mode counts every pass
-        for name, b in network.named_buffers():
-            b.copy_(buffers[name])
-    return total, gradient

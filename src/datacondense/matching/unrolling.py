@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from datacondense.matching.gradients import loss_and_gradient, network_gradient, trainable
+from datacondense.matching.gradients import loss_and_gradient, trainable
 from datacondense.matching.pullback import directional_gradient
 from datacondense.stopping import check_stop
 
@@ -28,11 +28,8 @@ def unrolled_gradient(
     labels: Int[Tensor, " n"],
     step_sizes: Float[Tensor, " t"],
     batch_size: int,
-    real: Float[Tensor, "m c h w"],
-    real_labels: Int[Tensor, " m"],
     *,
-    micro_batch: int | None = None,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    at_end: Callable[[], tuple[Tensor, tuple[Tensor, ...]]],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"], Float[Tensor, " t"]]:
     """The loss on real images after training on synthetic ones, and its gradients in images and step sizes.
 
@@ -42,20 +39,20 @@ def unrolled_gradient(
 
     Args:
         network: maps images to logits; its mode is left as it is, and no layer may draw random numbers.
-        images, real: normalised.
+        images: normalised.
         step_sizes: η_0..η_{T−1}.
-        micro_batch, forward: of the pass over the real images; see `loss_and_gradient`.
+        at_end: the loss on real images and its ∇θ, at the weights that the network has when it is called.
     """
     parameters = trainable(network)
     batches = list(zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True))
     sizes, past, size_gradient = step_sizes.tolist(), [], []
     for t, size in enumerate(sizes):
         past.append({name: p.detach().clone() for name, p in parameters.items()})
-        gradient = network_gradient(network, *batches[t % len(batches)])
+        _, gradient = loss_and_gradient(network, list(parameters.values()), *batches[t % len(batches)])
         for p, g in zip(parameters.values(), gradient, strict=True):
             p.data -= size * g
-    loss, at_end = loss_and_gradient(network, real, real_labels, micro_batch=micro_batch, forward=forward)
-    adjoint = dict(zip(parameters, at_end, strict=True))
+    loss, gradient = at_end()
+    adjoint = dict(zip(parameters, gradient, strict=True))
     image_gradient = torch.zeros_like(images)
     gradients = torch.split(image_gradient, batch_size)  # views
     for t in reversed(range(len(sizes))):

@@ -3,6 +3,7 @@
 from datacondense.errors import UsageError, unknown_name
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
+from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching, loops_for
 from datacondense.methods.herding import Herding
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         GradientMatching,
+        DistributionMatching,
         DatasetDistillation,
         RandomSelection,
         Herding,
@@ -46,6 +48,7 @@ def as_method(method: Method | str) -> Method:
 __all__ = [
     "METHODS",
     "DatasetDistillation",
+    "DistributionMatching",
     "Forgetting",
     "GradientMatching",
     "Herding",

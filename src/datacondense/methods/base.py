@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from datacondense.data.images import ImageDataset
+from datacondense.augmentation import Augmentation, Transform, draw, untouched
+from datacondense.data.images import ImageDataset, ImageShape
 from datacondense.errors import UsageError
+from datacondense.learner import Learner
 from datacondense.machine import Machine
-from datacondense.networks import Network, build_network
+from datacondense.networks import Network
 from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe
+
+#: Images of which BatchNorm takes its statistics at once: 16 of each of ten classes.
+_MIXED_BATCH = 160
 
 
 @dataclass(frozen=True)
@@ -32,30 +39,35 @@ class Task:
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
     """Where a method tells of the images that have gone through the network, while a step lasts."""
 
+    def observe(self, batch: Int[Tensor, " b"], logits: Float[Tensor, "b k"]) -> None:
+        """Tells the progress of a training, batch by batch."""
+        self.progress.advance(len(batch))
+
     def stream(self, purpose: str, *steps: int) -> torch.Generator:
         """The generator for `purpose` at `steps`, whatever ran before."""
         return stream(self.seed, purpose, *steps)
 
-    def fresh_network(self, *steps: int) -> nn.Module:
-        """θ₀ ∼ P: the network with newly drawn weights."""
-        with global_stream(self.seed, "network weights", *steps):
-            network = build_network(self.network, self.real.image_shape, self.real.classes)
-        return self.machine.place(network)
-
-    def redrawn_network(self, *steps: int) -> nn.Module:
-        """As `fresh_network`, but the weights are drawn into one and the same module, which keeps what was
-        compiled for it: the network returned before changes.
+    def learner(self, *steps: int) -> Learner:
+        """θ₀ ∼ P: the network on the machine, its weights drawn for `steps`. There is one; a call changes the
+        weights of the learner that was returned before.
         """
-        fresh = self.fresh_network(*steps)
-        if not self.machine.compile:
-            return fresh
-        self._module.load_state_dict(fresh.state_dict())
-        self._module.zero_grad()
-        return self._module
+        return self._draw(self._learner, steps)
+
+    def fresh_learner(self, *steps: int) -> Learner:
+        """As `learner`, but one of its own, which no later call changes."""
+        return self._draw(Learner.for_images(*self._what_is_learned, self.machine), steps)
+
+    def _draw(self, learner: Learner, steps: tuple[int, ...]) -> Learner:
+        with global_stream(self.seed, "network weights", *steps):
+            return learner.draw()
 
     @cached_property
-    def _module(self) -> nn.Module:
-        return self.fresh_network()
+    def _learner(self) -> Learner:
+        return Learner.for_images(*self._what_is_learned, self.machine)
+
+    @property
+    def _what_is_learned(self) -> tuple[Network, ImageShape, int]:
+        return self.network, self.real.image_shape, self.real.classes
 
     def real_images(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """The real images at `indices`, normalised, on the machine's device."""
@@ -64,6 +76,21 @@ class Task:
     def real_batch(self, label: int, count: int, *steps: int) -> Float[Tensor, "n c h w"]:
         """B_c^T ∼ T: `count` real images of class `label` (all of them where it has fewer)."""
         return self.real_images(self.real.sample(label, count, self.stream("real batch", *steps, label)))
+
+    def siamese(self, strategy: Augmentation, *steps: int) -> Transform:
+        """One draw of augmentation for `steps`, to be applied to a real and a synthetic batch alike."""
+        if strategy == "none":
+            return untouched
+        one = torch.Size((1, *self.real.image_shape))
+        return draw(strategy, one, self.stream("siamese augmentation", *steps)).apply
+
+    def mixed_batches(self, count: int, *steps: int) -> Iterator[Float[Tensor, "n c h w"]]:
+        """`count` real images of every class in mixed batches: one for ten classes or fewer, of more several,
+        so that memory does not grow with them. For the statistics of BatchNorm."""
+        generator = self.stream("batchnorm batch", *steps)
+        mixed = torch.cat([self.real.sample(c, count, generator) for c in range(self.real.classes)])
+        batches = math.ceil(len(mixed) / _MIXED_BATCH)
+        yield from (self.real_images(mixed[i::batches]) for i in range(batches))
 
 
 @dataclass(frozen=True)

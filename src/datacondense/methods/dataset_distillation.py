@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datacondense.errors import COUNT, RATE, UsageError
-from datacondense.matching import unrolled_gradient
 from datacondense.methods.base import Method, State, Task
-from datacondense.networks import freeze_batchnorm
+from datacondense.methods.image_optimisers import Adam
 from datacondense.training import Recipe
 
-#: Of Adam: the decay of its two moments, and what is added to the root of the second.
-BETAS, EPSILON = (0.5, 0.999), 1e-8
+#: Of Adam: the decay of its two moments.
+BETAS = (0.5, 0.999)
 
 
 @dataclass(frozen=True)
@@ -99,17 +98,16 @@ class DatasetDistillation(Method):
 
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
         """One real minibatch: gradients through the training of each network, one step of Adam."""
-        machine, sizes = task.machine, state.extra["sizes"]
+        device, sizes = task.machine.device, state.extra["sizes"]
         chosen = self._minibatch(task, k)
-        real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(machine.device)
+        real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(device)
         loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
         for j in range(self.networks_per_iteration):
-            network = task.redrawn_network(k if self.weights == "random" else 0, j)
-            freeze_batchnorm(network, [real])
-            value, by_image, by_step_size = unrolled_gradient(
-                network, state.images, state.labels.to(machine.device), F.softplus(sizes),
-                self._batch_size(task), real, real_labels,
-                micro_batch=machine.micro_batch, forward=machine.forward(network, machine.micro_batch),
+            learner = task.learner(k if self.weights == "random" else 0, j)
+            learner.freeze_norms([real])
+            value, by_image, by_step_size = learner.unrolled(
+                state.images, state.labels.to(device), F.softplus(sizes), self._batch_size(task),
+                real, real_labels,
             )  # fmt: skip
             loss += float(value) / self.networks_per_iteration
             gradients["images"] += by_image / self.networks_per_iteration
@@ -138,11 +136,10 @@ class DatasetDistillation(Method):
         learned = {"images": state.images, "sizes": state.extra["sizes"]}
         moments: dict[str, Tensor] = {}
         learning_rate = self.learning_rate * self.decay_factor ** (k * self.stages // self.iterations)
+        adam = Adam(learning_rate, BETAS)
         for name, gradient in gradients.items():
-            first = state.extra[f"{name}.first"].lerp(gradient, 1 - BETAS[0])
-            second = state.extra[f"{name}.second"].lerp(gradient.square(), 1 - BETAS[1])
-            scale = (second / (1 - BETAS[1] ** (k + 1))).sqrt() + EPSILON
-            learned[name] = learned[name] - learning_rate / (1 - BETAS[0] ** (k + 1)) * first / scale
+            first, second = state.extra[f"{name}.first"], state.extra[f"{name}.second"]
+            learned[name], first, second = adam.step(learned[name], first, second, gradient, k)
             moments |= {f"{name}.first": first, f"{name}.second": second}
         return State(learned["images"], state.labels, {"sizes": learned["sizes"]} | moments)
 

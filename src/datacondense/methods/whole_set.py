@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,16 +15,17 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
+from datacondense.errors import DatacondenseError, DatacondenseWarning
 from datacondense.files import cache_folder, write_atomically
+from datacondense.learner import Learner
 from datacondense.methods.base import Task
 from datacondense.networks import describe_network
 from datacondense.provenance import versions
 from datacondense.randomness import global_stream
 from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
-from datacondense.training import Recipe, predict, train
+from datacondense.training import Recipe
 
 #: Seconds of training after which the state is saved, at the end of an epoch.
 SAVE_EVERY = 60.0
@@ -35,7 +36,7 @@ class WholeSetNetwork:
     """A network trained on all real images of `task`."""
 
     task: Task
-    network: nn.Module
+    learner: Learner
     forgotten: Float[Tensor, " n"]
     """How often each image was classified correctly at one presentation and wrongly at the next."""
     learned: Bool[Tensor, " n"]
@@ -44,15 +45,8 @@ class WholeSetNetwork:
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
         """The input of the last `nn.Linear`, for each real image: float32, on the CPU, in evaluation mode."""
-        seen: list[Tensor] = []
-        hook = _last_linear(self.task, self.network).register_forward_pre_hook(
-            lambda layer, inputs: seen.append(inputs[0].flatten(1).float().cpu())
-        )
         real = self.task.real
-        machine = replace(self.task.machine, compile=False)  # compiled code calls no hook
-        with hook:
-            predict(self.network, real.images, machine, prepare=real.normalise)
-        return torch.cat(seen)
+        return self.learner.features(real.images, prepare=real.normalise)
 
 
 def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
@@ -74,7 +68,7 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         training.run()
         _LATEST.clear()
         seen = training.forgetting
-        _LATEST[key] = WholeSetNetwork(task, training.network, seen.events, seen.learned)
+        _LATEST[key] = WholeSetNetwork(task, training.learner, seen.events, seen.learned)
     return _LATEST[key]
 
 
@@ -89,7 +83,7 @@ def _settings(task: Task, recipe: Recipe) -> dict[str, Any]:
         "mean": task.real.mean,
         "std": task.real.std,
         "network": describe_network(task.network),
-        "layers": repr(task.fresh_network()),  # a user's code may have changed under the same name
+        "layers": repr(task.fresh_learner().module),  # a user's code may have changed under the same name
         "recipe": asdict(recipe),
         "seed": task.seed,
         "precision": task.machine.precision,
@@ -135,7 +129,7 @@ class _Training:
 
     def run(self) -> None:
         """Train for the epochs that are left."""
-        _last_linear(self.task, self.network)  # a network that has none is refused before the long training
+        _ = self.learner.last_linear  # a network that has none is refused before the long training
         real, saved = self.task.real, time.monotonic()
         progress = self.task.progress.part(f"train on {real.name}", self.recipe.epochs, "epoch", len(real))
 
@@ -146,19 +140,21 @@ class _Training:
         with progress.start(self.done):
             while self.done < self.recipe.epochs:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
-                    train(
-                        self.network,
+                    self.learner.train(
                         real.images,
                         real.labels,
                         self.recipe,
                         self.task.stream("whole set order", self.done),
-                        self.task.machine,
                         prepare=real.normalise,
                         optimizer=self.optimizer,
                         epochs=[self.done],
                         observe=observe,
                     )
-                self._require_finite()
+                if not self.learner.is_finite:
+                    raise DatacondenseError(
+                        "the network trained on the whole set became infinite or NaN; "
+                        "a lower --feature-learning-rate usually helps"
+                    )
                 self.done += 1
                 progress.finish()
                 if self.done == self.recipe.epochs or time.monotonic() - saved > SAVE_EVERY:
@@ -166,20 +162,13 @@ class _Training:
                     saved = time.monotonic()
 
     def _start(self) -> None:
-        self.network = self.task.fresh_network().train()
-        self.optimizer = self.recipe.optimizer(self.network)
+        self.learner = self.task.fresh_learner()
+        self.optimizer = self.recipe.optimizer(self.learner.module)
         self.forgetting = ForgettingEvents(self.task.real.labels)
         self.done = 0
 
-    def _require_finite(self) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
-            raise DatacondenseError(
-                "the network trained on the whole set became infinite or NaN; "
-                "a lower --feature-learning-rate usually helps"
-            )
-
     def _save(self) -> None:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
         tensors |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
@@ -195,7 +184,7 @@ class _Training:
         """Go on from what the file holds, or raise `Damaged` and leave all as it is."""
         about, tensors = read_tensors(self.path, "training", _About)
         parameters = self.optimizer.param_groups[0]["params"]
-        expected = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        expected = {f"network.{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
         expected |= {f"forgetting.{name}": tensor for name, tensor in vars(self.forgetting).items()}
         momentum = {
             index: {"momentum_buffer": tensors[f"momentum.{index}"]}
@@ -207,18 +196,9 @@ class _Training:
         finite = all(tensor.isfinite().all() for tensor in tensors.values())
         if not (fits and finite and kinds(tensors) == kinds(expected)):
             raise Damaged(self.path, "it holds another training")
-        self.network.load_state_dict({name: tensors[f"network.{name}"] for name in self.network.state_dict()})
+        module = self.learner.module
+        module.load_state_dict({name: tensors[f"network.{name}"] for name in module.state_dict()})
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": momentum})
         for name in vars(self.forgetting):
             setattr(self.forgetting, name, tensors[f"forgetting.{name}"])
         self.done = about.done
-
-
-def _last_linear(task: Task, network: nn.Module) -> nn.Linear:
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise UsageError(
-            f"network '{describe_network(task.network)}' has no nn.Linear layer; features are what goes into "
-            "the last one, so choose a network that ends with it"
-        )
-    return layers[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datacondense.networks.base import Architecture, Network
-from datacondense.networks.batchnorm import batchnorm_layers, freeze_batchnorm
+from datacondense.networks.batchnorm import batchnorm_layers, freeze_batchnorm, normalises_by_batch
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.naming import (
@@ -36,6 +36,7 @@ __all__ = [
     "freeze_batchnorm",
     "import_callable",
     "known_network",
+    "normalises_by_batch",
     "parse_network",
     "split_networks",
 ]

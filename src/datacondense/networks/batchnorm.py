@@ -19,6 +19,12 @@ def batchnorm_layers(network: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+def normalises_by_batch(network: nn.Module) -> bool:
+    """Whether a BatchNorm layer takes its statistics from the batch, which then cannot be taken in pieces."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    return any(layer.training or layer.running_mean is None for layer in layers)
+
+
 @torch.no_grad()
 def freeze_batchnorm(network: nn.Module, batches: Iterable[Float[Tensor, "_ c h w"]]) -> None:
     """Put `network` into eval mode, its BatchNorm layers with the statistics of `batches`.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from datacondense.condensed import TENSORS, CondensedDataset
@@ -17,12 +17,13 @@ from datacondense.errors import DatacondenseError, UsageError
 from datacondense.experiments.continual.heads import Examples, Outputs, incremental_loss, output_layers
 from datacondense.experiments.continual.settings import Continual
 from datacondense.experiments.continual.tasks import shown_shape
+from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods.base import Selection
-from datacondense.networks import Network, build_network, describe_network
+from datacondense.networks import Network, describe_network
 from datacondense.provenance import versions
 from datacondense.randomness import global_stream, stream
-from datacondense.training import Recipe, predict, train
+from datacondense.training import Recipe
 
 
 class Experiment:
@@ -43,15 +44,10 @@ class Experiment:
         self.memory_machine = machine
         passes = trials * sum(self.passes(stage) for stage in range(len(tasks)))
         self.machine = machine.for_work(passes, *self.tasks[0].train.image_shape[1:])
-        #: Reused by all trials, since what is compiled belongs to the module.
-        self.learner = self.fresh(0)
-
-    def fresh(self, seed: int) -> nn.Module:
-        """The network with newly drawn weights and an output for every class."""
-        with global_stream(seed, "continual weights"):
-            classes = 1 + max(map(max, self.outputs))
-            module = build_network(self.network, self.tasks[0].train.image_shape, classes)
-        return self.machine.place(module).train()
+        classes = 1 + max(map(max, self.outputs))
+        shape = self.tasks[0].train.image_shape
+        #: Reused by all trials, since what is compiled belongs to it.
+        self.learner = Learner.for_images(network, shape, classes, self.machine)
 
     def images(self, stage: int) -> int:
         """How many a stage learns from before fine-tuning: all new ones, and the memories."""
@@ -133,7 +129,8 @@ class Trial:
         self.rows: list[tuple[float, ...]] = []
         self.seconds = 0.0
         self._kept: dict[int, ImageDataset] = {}
-        experiment.learner.load_state_dict(experiment.fresh(seed).state_dict())
+        with global_stream(seed, "continual weights"):
+            experiment.learner.draw()
 
     def learn(self, stage: int) -> None:
         """Train on task `stage` and the memories of earlier ones, fine-tune, and test on the tasks seen."""
@@ -179,7 +176,7 @@ class Trial:
         """What distillation holds the outputs `layers` to: the network's logits as it is now."""
         if not (self.experiment.settings.distillation and layers):
             return []
-        logits = predict(self.experiment.learner, examples.images, self.experiment.machine)
+        logits = self.experiment.learner.predict(examples.images)
         return [(logits, outputs) for outputs in layers]
 
     def _train(
@@ -198,17 +195,15 @@ class Trial:
 
         self.bar.set_description(f"seed {self.seed}, {what} {x.names[stage]}")
         with global_stream(self.seed, f"continual {what} dropout", stage):
-            train(
-                x.learner,
+            x.learner.train(
                 examples.images,
                 examples.targets,
                 recipe,
                 stream(self.seed, f"continual {what}", stage),
-                x.machine,
                 observe=advance,
                 loss=loss,
             )
-        if not all(parameter.isfinite().all() for parameter in x.learner.parameters()):
+        if not x.learner.is_finite:
             raise DatacondenseError(
                 f"the network became infinite or NaN while it learned '{x.names[stage]}'; "
                 "stages before it are kept. Another network or fewer updates may help"
@@ -217,6 +212,6 @@ class Trial:
     def _accuracy(self, task: int) -> float:
         x = self.experiment
         test = x.tasks[task].test
-        logits = predict(x.learner, test.images, x.machine, prepare=x.tasks[task].train.normalise)
+        logits = x.learner.predict(test.images, prepare=x.tasks[task].train.normalise)
         predicted = logits[:, list(x.outputs[task])].argmax(1)
         return float((predicted == test.labels).double().mean())

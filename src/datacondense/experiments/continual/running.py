@@ -201,24 +201,24 @@ class _Folder:
     def keep(self, run: Trial) -> None:
         """Save the trial after a stage."""
         about = _Kept(run.rows, run.seconds)
-        content = pack_tensors(run.experiment.learner.state_dict(), "trial", about)
+        content = pack_tensors(run.experiment.learner.module.state_dict(), "trial", about)
         write_atomically(self._file(run), content)
 
     def restore(self, run: Trial) -> None:
         """Bring the trial to where it was kept last, if it was."""
-        path, learner = self._file(run), run.experiment.learner
+        path, module = self._file(run), run.experiment.learner.module
         try:
             about, weights = read_tensors(path, "trial", _Kept)
             seen = [len(row) for row in about.accuracies]
             if seen != list(range(1, len(run.experiment.tasks) + 1))[: len(seen)]:
                 raise Damaged(path, "its accuracies are not those of finished stages")
-            if kinds(weights) != kinds(learner.state_dict()):
+            if kinds(weights) != kinds(module.state_dict()):
                 raise Damaged(path, "its weights are not those of the network")
         except FileNotFoundError:
             return
         except Damaged as error:
             raise error.advising("remove it to run the trial again") from None
-        learner.load_state_dict(weights)
+        module.load_state_dict(weights)
         run.rows, run.seconds = about.accuracies, about.seconds
 
     def _file(self, run: Trial) -> Path:

@@ -46,12 +46,11 @@ from datacondense.experiments.search.study import (
     without_password,
 )
 from datacondense.files import require_ours, require_writable_folder, write_json
+from datacondense.learner import Learner
 from datacondense.machine import Machine
-from datacondense.networks import build_network
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
 from datacondense.stopping import pause, stop_processes, stoppable
-from datacondense.training import accuracy, train
 
 RESULT = "search.json"
 PLOT = "search.png"
@@ -98,13 +97,11 @@ class _Job:
         assert point.network is not None
         machine = self.machine.for_work(recipe.epochs * len(data), *data.image_shape[1:])
         with global_stream(self.seed, f"search weights {point.label}"):
-            network = machine.place(build_network(point.network, data.image_shape, data.classes)).train()
+            learner = Learner.for_images(point.network, data.image_shape, data.classes, machine).draw()
             order = stream(self.seed, f"search order {point.label}")
-            train(network, data.images, data.labels, recipe, order, machine, prepare=data.normalise)
+            learner.train(data.images, data.labels, recipe, order, prepare=data.normalise)
         parts = (self.validation, self.test) if stage.name == WHOLE else (self.validation,)
-        found = [
-            accuracy(network, part.images, part.labels, machine, prepare=data.normalise) for part in parts
-        ]
+        found = [learner.accuracy(part.images, part.labels, prepare=data.normalise) for part in parts]
         return found[0], found[1] if len(found) > 1 else None
 
 

@@ -1,0 +1,95 @@
+"""Distribution matching: mean features agree under freshly drawn networks (Zhao, Bilen, WACV 2023).
+
+Learns images whose mean features are those of the real images of their class. No network is trained and
+nothing is differentiated twice, so a step costs little more than one forward pass over the real batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from datacondense.augmentation import Augmentation
+from datacondense.errors import COUNT, FRACTION, RATE
+from datacondense.methods.base import Method, State, Task, balanced_labels
+from datacondense.methods.image_optimisers import Momentum
+from datacondense.methods.initial import Initialisation, initial_images
+from datacondense.training import Recipe
+
+
+@dataclass(frozen=True)
+class DistributionMatching(Method):
+    """Learns images whose features, averaged over a class, agree with those of real images.
+
+    Defaults are those of the authors' code. Differs from it: BatchNorm has frozen statistics of real images,
+    and digits are flipped unless `siamese` says otherwise.
+    """
+
+    name: ClassVar[str] = "distribution-matching"
+    reference: ClassVar[str] = (
+        "B. Zhao, H. Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023."
+    )
+    open_ended: ClassVar[bool] = True
+
+    iterations: int = 20_000
+    """Networks drawn, one per step."""
+    image_learning_rate: float | None = None
+    """Of the synthetic images; 1, and 10 from 100 images per class, when not given."""
+    image_momentum: float = 0.5
+    """SGD momentum of the synthetic images; it lasts through all iterations."""
+    real_batch: int = 256
+    """Real images per class and step; a class with fewer uses them all."""
+    batchnorm_batch: int = 16
+    """Real images per class in the mixed batch that sets the statistics of BatchNorm."""
+    siamese: Augmentation = "dsa"
+    """One draw per class and step transforms the real and the synthetic batch alike; `dsa-digits` where
+    images must not be flipped. Networks are trained on the result with the same augmentation."""
+    initialisation: Initialisation = "real"
+    """The images at first: randomly chosen real ones as in the authors' code, noise, or a selection."""
+
+    def __post_init__(self) -> None:
+        COUNT.require_of(self, "iterations", "real_batch", "batchnorm_batch")
+        RATE.require_of(self, "image_learning_rate")
+        FRACTION.require_of(self, "image_momentum")
+
+    @property
+    def steps(self) -> int:
+        """The number of networks drawn."""
+        return self.iterations
+
+    def init(self, task: Task) -> State:
+        """The images before the first step, and their momentum."""
+        images = initial_images(task, self.initialisation)
+        return State(images, balanced_labels(task), {"momentum": torch.zeros_like(images)})
+
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        """One network: D = Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², one step of gradient descent on the images."""
+        learner = task.learner(k)  # θ ∼ P
+        learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k))
+        S, slopes = state.images, torch.zeros_like(state.images)
+        distances: list[Tensor] = []
+        for c in range(task.real.classes):
+            transform = task.siamese(self.siamese, k, c)
+            with torch.no_grad():
+                goal = learner.embed(transform(task.real_batch(c, self.real_batch, k))).mean(
+                    0
+                )  # mean f(B_c^T)
+            rows = slice(c * task.ipc, (c + 1) * task.ipc)
+            images = S[rows].clone().requires_grad_()
+            distance = (learner.embed(transform(images)).mean(0) - goal).square().sum()
+            (slopes[rows],) = torch.autograd.grad(distance, images)
+            distances.append(distance.detach())
+            task.progress.advance(self.real_batch)
+        descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
+        S, velocity = descent.step(S, state.extra["momentum"], slopes)
+        return State(S, state.labels, {"momentum": velocity}), {"distance": sum(map(float, distances))}
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """The paper's; 1000 epochs with the augmentation that the images were learned under."""
+        return Recipe.augmented(self.siamese) if self.siamese != "none" else super().recipe(task, state)
+
+    def _learning_rate(self, ipc: int) -> float:
+        return self.image_learning_rate or (1.0 if ipc < 100 else 10.0)

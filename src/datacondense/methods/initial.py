@@ -1,0 +1,40 @@
+"""Initial images, for every method that learns them: Gaussian noise, random real images, or a selection."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from datacondense.methods.base import Selection, Task, require_enough_images
+from datacondense.methods.forgetting import Forgetting
+from datacondense.methods.herding import Herding
+from datacondense.methods.k_center import KCenter
+from datacondense.methods.nearest_mean import NearestMean
+
+#: What synthetic images are at first; `real` means randomly chosen.
+Initialisation = Literal["noise", "real", "herding", "k-center", "forgetting", "nearest-mean"]
+
+_SELECTIONS: dict[str, type[Selection]] = {m.name: m for m in (Herding, KCenter, Forgetting, NearestMean)}
+
+
+def initial_images(task: Task, how: Initialisation) -> Float[Tensor, "n c h w"]:
+    """Normalised images on the machine, ipc of each class in turn.
+
+    A selection trains its network first, with default settings.
+
+    Raises:
+        UsageError: a class has fewer real images than ipc, and `how` is not noise.
+    """
+    if how == "noise":
+        shape = (task.ipc * task.real.classes, *task.real.image_shape)
+        images = torch.randn(shape, generator=task.stream("initial images"))
+        return images.to(task.machine.device, task.machine.dtype)
+    require_enough_images(task)
+    if how == "real":
+        classes = range(task.real.classes)
+        chosen = [task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes]
+        return task.real_images(torch.cat(chosen))
+    return task.real_images(_SELECTIONS[how]().choose(task))

@@ -1,0 +1,84 @@
+"""Distribution matching against a plain implementation, and what it promises about its steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import toy_dataset
+from datacondense import ConvNet, DistributionMatching, Machine, UsageError
+from datacondense.methods import Task
+from datacondense.networks import freeze_batchnorm
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+
+
+def plain(task: Task, method: DistributionMatching, rate: float) -> torch.Tensor:
+    """The method's equation, all classes in one graph, with the library's draws."""
+    s = method.init(task).images
+    velocity = torch.zeros_like(s)
+    for k in range(method.iterations):
+        network = task.fresh_learner(k).module
+        freeze_batchnorm(network, task.mixed_batches(16, k))
+        x = s.clone().requires_grad_()
+        total = 0.0
+        for c in range(task.real.classes):
+            transform = task.siamese(method.siamese, k, c)
+            real = network[:-1](transform(task.real_batch(c, method.real_batch, k))).mean(0)
+            mine = network[:-1](transform(x[c * task.ipc : (c + 1) * task.ipc])).mean(0)
+            total = total + (real - mine).pow(2).sum()
+        velocity = 0.5 * velocity + torch.autograd.grad(total, x)[0]
+        s = s - rate * velocity
+    return s
+
+
+@pytest.mark.parametrize(
+    ("ipc", "norm", "rate", "siamese"), [(1, "instance", None, "none"), (3, "batch", 0.3, "dsa")]
+)
+def test_equals_the_plain_equation(
+    ipc: int, norm: str, rate: float | None, siamese: str, exact: Machine
+) -> None:
+    task = Task(toy_dataset(61), ipc, ConvNet(width=3, depth=2, norm=norm), 7, exact)
+    method = DistributionMatching(iterations=3, real_batch=8, image_learning_rate=rate, siamese=siamese)
+    state = method.init(task)
+    for k in range(method.steps):
+        state, _ = method.step(task, state, k)
+    assert (state.images - plain(task, method, rate or 1.0)).abs().max() < 1e-10
+    assert (state.images - method.init(task).images).abs().max() > 1e-3  # it did learn something
+
+
+def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network: ConvNet) -> None:
+    task, method = Task(toy, 2, tiny_network, 0, exact), DistributionMatching(iterations=9)
+    state = method.init(task)
+    before = state.images.clone()
+    first, _ = method.step(task, state, 5)
+    method.step(task, first, 6)
+    again, _ = method.step(task, state, 5)
+    assert torch.equal(state.images, before)
+    assert torch.equal(first.images, again.images)
+
+
+def test_the_distance_falls(toy, tiny_network: ConvNet, exact: Machine) -> None:
+    task, method = Task(toy, 2, tiny_network, 0, exact), DistributionMatching(iterations=40, siamese="none")
+    state, distances = method.init(task), []
+    for k in range(method.steps):
+        state, metrics = method.step(task, state, k)
+        distances.append(metrics["distance"])
+    assert sum(distances[-10:]) < 0.7 * sum(distances[:10])
+
+
+def test_from_100_images_per_class_steps_are_ten_times_as_long(exact: Machine) -> None:
+    moved = []
+    for ipc, rate in ((99, 1.0), (100, 10.0)):
+        task = Task(toy_dataset(600), ipc, ConvNet(width=2, depth=1), 0, exact)
+        method = DistributionMatching(iterations=1)
+        before = method.init(task)
+        after, _ = method.step(task, before, 0)
+        moved.append((before.images - after.images - rate * after.extra["momentum"]).abs().max())
+    assert max(moved) < 1e-12
+
+
+@pytest.mark.parametrize("setting", ["iterations", "real_batch", "batchnorm_batch"])
+def test_settings_below_one_are_refused(setting: str) -> None:
+    with pytest.raises(UsageError, match=setting.replace("_", " ")):
+        DistributionMatching(**{setting: 0})
