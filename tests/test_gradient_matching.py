@@ -70,7 +70,7 @@ def test_the_inner_loop_trains_on_the_whole_of_s_and_not_after_the_last_matching
 ) -> None:
     trained = []
 
-    def observed(learner, images, labels, recipe, order, *, optimizer):
+    def observed(learner, images, labels, recipe, order, *, optimizer, observe):
         trained.append((len(images), sorted(labels.tolist()), recipe.epochs, recipe.momentum, id(optimizer)))
 
     monkeypatch.setattr(Learner, "train", observed)
