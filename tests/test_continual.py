@@ -281,7 +281,7 @@ def test_bad_settings_are_refused(tasks: dict[str, DataSplits], exact: Machine) 
         ({"memory": 0}, "--memory must be at least 1"),
         ({"temperature": 0.0}, "--temperature must be above 0"),
         ({"updates": 0}, "--updates must be at least 1"),
-        ({"fine_tuning_epochs": -1}, "--fine-tuning-epochs must be 0 or more"),
+        ({"fine_tuning_epochs": -1}, "--fine-tuning-epochs must be at least 0"),
     ]:
         with pytest.raises(UsageError, match=words):
             Continual(**settings)
