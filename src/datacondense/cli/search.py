@@ -14,7 +14,7 @@ from datacondense.condensed import TENSORS, CondensedDataset
 from datacondense.errors import COUNT, Range
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
-from datacondense.experiments.search.stages import Search, require_proxies
+from datacondense.experiments.search.stages import SELECTED, Search, require_proxies
 from datacondense.files import require_new_file
 from datacondense.report.plots import can_plot
 
@@ -43,7 +43,11 @@ def run(
     /,
     settings: OmitArgPrefixes[Search] = Search(),
     proxies: Annotated[
-        str, arg(help="What to train on, separated by commas: folders of condensed sets, random, herding, …")
+        str,
+        arg(
+            metavar="DIR|NAME,…",
+            help=f"What to train on, separated by commas: folders of condensed sets, {', '.join(SELECTED)}.",
+        ),
     ] = "random,herding,early-stopping",
     space: Annotated[
         str | None,

@@ -26,6 +26,8 @@ from datacondense.training import Recipe
 EARLY = "early-stopping"
 WHOLE = "whole"
 SAMPLERS = ("grid", "random", "tpe")
+#: Proxies that have names: made in the search itself.
+SELECTED = [EARLY, *(name for name, method in METHODS.items() if issubclass(method, Selection))]
 #: Networks per proxy that `random` and `tpe` try.
 TRIALS = 48
 
@@ -96,10 +98,9 @@ def require_proxies(proxies: Sequence[str | Path]) -> None:
         raise UsageError("no proxy is named; give at least one")
     if len(set(names)) < len(names) or WHOLE in names:
         raise UsageError(f"proxies need different names, none of them '{WHOLE}'; found {', '.join(names)}")
-    known = [EARLY, *(name for name, method in METHODS.items() if issubclass(method, Selection))]
     for proxy in proxies:
-        if str(proxy) not in known and not (Path(proxy) / TENSORS).is_file():
-            error = unknown_name("proxy", str(proxy), known)
+        if str(proxy) not in SELECTED and not (Path(proxy) / TENSORS).is_file():
+            error = unknown_name("proxy", str(proxy), SELECTED)
             raise UsageError(f"{error}, or a folder that `condense` wrote")
 
 
