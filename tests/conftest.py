@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-")
 
+import hypothesis
 import jaxtyping
 import pytest
 import torch
 
 from datacondense import ConvNet, ImageDataset, Machine
 
+# A machine that is busy is no fault. `pytest --hypothesis-profile=long -k fuzz` looks for faults for long.
+hypothesis.settings.register_profile("usual", deadline=None)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
+hypothesis.settings.load_profile("usual")
 torch.set_num_threads(1)  # tests are small and run in several processes
 # Started in the background of a shell, we and the processes that tests start would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -74,7 +74,7 @@ def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.C
     assert main(["show", str(artifact), "--out", str(picture)]) == 0
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG"
-        assert drawn.height > 10 * 64
+        assert drawn.width > 10 * 64
     assert status("show", str(artifact), "--out", str(picture)) == 2  # it exists
 
 
@@ -216,7 +216,8 @@ def test_every_verb_stops_on_sigterm_without_a_traceback() -> None:
             assert process.wait(timeout=60) == 143
         finally:
             process.kill()
-        assert process.stderr.read() == "\ndatacondense: stopped; the same command goes on\n"
+        assert "Traceback" not in (errors := process.stderr.read())
+        assert errors.splitlines()[-1].startswith("datacondense: stopped")
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_result(artifact: Path, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_pictures_side_by_side_hold_each_picture(folders: list[str], tmp_path: P
 def test_what_cannot_be_compared_is_refused(
     folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "evaluate_recorded", lambda *a, **k: pytest.fail("work began"))
+    judge = "datacondense.cli.compare.evaluate_recorded"
+    monkeypatch.setattr(judge, lambda *arguments, **options: pytest.fail("work began"))
     machine = Machine(torch.device("cpu"), "float32", None)
     condense(toy_dataset(), 1, RandomSelection(), ConvNet(), machine=machine, out=tmp_path / "toy")
     for arguments, message in (

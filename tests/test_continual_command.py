@@ -87,7 +87,7 @@ def test_the_command_from_images_to_json_and_plot(home: Path, capsys: pytest.Cap
         (["--tasks", "easy", "coloured", "--memory-method", "hreding"], "did you mean 'herding'"),
         (["--tasks", "easy", "coloured", "--out", "/proc/nowhere/run"], "cannot write to /proc/nowhere/run"),
         (["--tasks", "easy", "coloured", "--json", "no/where.json"], "cannot write to no"),
-        (["--tasks", "easy", "coloured", "--plot"], "--plot draws beside the file of --json"),
+        (["--tasks", "easy", "coloured", "--plot"], "--plot draws next to the file of --json"),
         (["--tasks", "easy", "coloured", "--train-limit", "2"], "--train-limit must leave"),
     ],
 )
@@ -106,7 +106,7 @@ def test_without_matplotlib_a_plot_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("datacondense.report.plots.find_spec", lambda name: None)
     assert continual("--tasks", "easy", "coloured", "--json", "found.json", "--plot") == 2
-    assert "pip install 'datacondense[plots]'" in capsys.readouterr().err
+    assert "pip install -e '.[plots]'" in capsys.readouterr().err
 
 
 def test_a_plot_needs_the_same_tasks(tmp_path: Path) -> None:

@@ -102,6 +102,28 @@ def test_a_class_folder_whose_name_is_not_utf_8(tmp_path):
         load_dataset(tmp_path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text")
+def test_a_dataset_whose_folder_is_not_utf_8(tmp_path):
+    folder = fill(Path(os.fsdecode(os.path.join(bytes(tmp_path), b"caf\xe9"))))
+    with pytest.raises(DatacondenseError, match=r"the path '.*caf\\udce9' is not valid UTF-8; rename it"):
+        load_dataset(folder)
+
+
+def test_names_cannot_control_the_terminal(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "dog").rename(tmp_path / "\x1b[31mdog\n\u202e")
+    (tmp_path / "cat" / "\x1b[2J.png").write_text("no image")
+    with pytest.raises(DatacondenseError, match=r"cat/\\x1b\[2J\.png: cannot be read") as caught:
+        load_dataset(tmp_path)
+    assert str(caught.value).isprintable()
+    (tmp_path / "cat" / "\x1b[2J.png").unlink()
+    (tmp_path / "\x1b[31mdog\n\u202e" / "puppies").mkdir()
+    picture(0).save(tmp_path / "\x1b[31mdog\n\u202e" / "puppies" / "0.png")
+    notes = load_dataset(tmp_path).notes
+    assert "subfolders" in notes[0]
+    assert all(note.isprintable() for note in notes)
+
+
 def test_a_column_of_texts_is_no_column_of_labels():
     images = [picture(i) for i in range(4)]
     data = table({"image": images, "caption": ["a", "b" * 2000, "a", "b" * 2000]})

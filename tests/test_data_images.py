@@ -72,6 +72,46 @@ def test_samples_are_different_images_of_the_class_told_by_the_generator(labels,
         assert (data.labels[first] == label).all()
 
 
+@settings(deadline=None, max_examples=25)
+@given(members=st.integers(2, 12), data=st.data(), seed=st.integers(0, 2**32))
+def test_samples_of_many_draws_have_every_image_of_the_class_first(members, data, seed):
+    count = data.draw(st.integers(1, members - 1))
+    images = torch.zeros(2 * members, 1, 2, 2, dtype=torch.uint8)
+    half = ImageDataset.create(images, torch.arange(2 * members) % 2)
+    generator = torch.Generator().manual_seed(seed)
+    # The chance that an image of 12 is never first in 400 draws is below 1e-14.
+    draws = [half.sample(1, count, generator).tolist() for _ in range(400)]
+    assert {draw[0] for draw in draws} == set(half.indices_by_class[1].tolist())
+    assert set(map(len, draws)) == {count}
+
+
+def test_an_item_is_the_stored_image_and_its_label():
+    data = pictures()
+    for index in (0, 5, -1, np.int64(3), torch.tensor(2)):
+        image, label = data[index]
+        assert torch.equal(image, data.images[index])
+        assert (image.dtype, type(label), label) == (torch.uint8, int, int(data.labels[index]))
+    for index in (12, -13):
+        with pytest.raises(IndexError):
+            data[index]
+    assert [label for _, label in data] == data.labels.tolist()
+
+
+def test_a_slice_is_a_subset():
+    data = pictures()
+    for part in (slice(2, 5), slice(None, None, -2), slice(-3, None), slice(50, 60)):
+        assert torch.equal(data[part].images, torch.from_numpy(data.images.numpy()[part].copy()))
+        assert data[part].labels.tolist() == data.labels.tolist()[part]
+        assert (data[part].mean, data[part].class_names) == (data.mean, data.class_names)
+
+
+def test_a_data_loader_takes_it():
+    data = pictures()
+    images, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=12)))
+    assert torch.equal(images, data.images)
+    assert torch.equal(labels, data.labels)
+
+
 def test_indices_by_class_are_a_partition():
     data = pictures(10)
     assert sorted(torch.cat(data.indices_by_class).tolist()) == list(range(10))

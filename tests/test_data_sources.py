@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datacondense.data import DataSplits, known_datasets, load_dataset
+from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from pictures import NAMES, fill, picture, rows, table, write
 
@@ -40,6 +40,12 @@ def test_a_misspelt_name_gets_a_suggestion(name, meant, tmp_path, monkeypatch):
     fill(tmp_path / "pets")
     monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
     with pytest.raises(UsageError, match=f"unknown dataset '{name}'; did you mean '{meant}'"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "./" + "x" * 5000, "~nobody/pets", "no\0name", "pets\n"])
+def test_names_that_nothing_has(name):
+    with pytest.raises(UsageError, match=r"unknown dataset|no such folder"):
         load_dataset(name)
 
 
@@ -111,6 +117,28 @@ def test_a_folder_here_is_found_by_its_bare_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_dataset("pets").train.name == "pets"
     assert load_dataset("./pets").train.class_names == NAMES
+
+
+@pytest.mark.parametrize("source", ["digits", "folder", "splits", "parquet", "arrays", "image dataset"])
+def test_test_images_are_normalised_by_the_training_images(source, tmp_path):
+    """A test split that is brighter must stay brighter: with its own mean it would not."""
+    if source == "splits":
+        fill(tmp_path / "train")
+        fill(tmp_path / "test", each=2)
+    elif source == "folder":
+        fill(tmp_path)
+    elif source == "parquet":
+        write(tmp_path / "train.parquet")
+        write(tmp_path / "test.parquet", rows(4, first=70))
+    dark, labels = torch.randint(0, 99, (8, 1, 5, 5)).byte(), torch.arange(8) % 2
+    test = (dark + 150, labels)
+    in_memory = {"arrays": (dark, labels), "image dataset": ImageDataset.create(dark, labels)}
+    splits = (
+        load_dataset(in_memory[source], test=test) if source in in_memory
+        else load_dataset("digits" if source == "digits" else tmp_path)
+    )  # fmt: skip
+    assert splits.test.images.float().mean() != splits.train.images.float().mean()
+    assert torch.equal(splits.test.normalised(), splits.train.normalise(splits.test.images))
 
 
 # Parquet

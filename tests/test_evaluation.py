@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_a_folder_is_evaluated_on_the_test_images_of_its_data(tmp_path: Path) ->
 def test_what_cannot_be_evaluated_is_named(training: Any, test: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         evaluate(training, test, NETWORK, trials=1, recipe=QUICK, machine=MACHINE)
+
+
+def test_test_images_are_normalised_by_the_training_images_not_by_their_own() -> None:
+    train, test = toy_dataset(), toy_dataset(90, seed=1)
+    other = replace(test, mean=(0.9,), std=(0.01,))
+    network = ConvNet(width=4, depth=1, norm="none")  # an instance norm would undo the difference
+    scores = [evaluate(train, one, network, trials=2, recipe=QUICK, machine=MACHINE) for one in (test, other)]
+    assert scores[0] == scores[1]
+    assert scores[0].mean > 0.9, "what a wrong mean would spoil"
 
 
 def test_dropout_in_a_users_network_draws_from_the_seed_too() -> None:

@@ -42,17 +42,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_the_first_lines_say_what_was_read_and_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     condense(toy_dataset(61), 2, QUICK, NETWORK, machine=MACHINE, progress=True)
-    read, run = capsys.readouterr().err.splitlines()
+    read, run, ahead = capsys.readouterr().err.splitlines()
     assert read == "toy: 61 training images of 1×8×8, 3 classes (row 0: 21, row 1: 20, row 2: 20)"
     assert run.startswith(
         "gradient-matching, 2 images per class, K = 2, T = 2, ς_θ = 3, η_S = 0.1; convnet(width=3,depth=1); "
         "cpu, 1 thread, float32, not compiled (as asked)"
     )
+    assert re.fullmatch(r"roughly \d+ \w+, until .*\d\d:\d\d; a measured estimate follows", ahead)
 
 
 def test_what_takes_effect_is_told_not_what_is_left_open() -> None:
     machine = MACHINE.for_work(10, 8, 8)
-    told = opening(Task(toy_dataset(), 10, ConvNet(), 0, machine), GradientMatching())[1]
+    told = list(opening(Task(toy_dataset(), 10, ConvNet(), 0, machine), GradientMatching()))[1]
     assert "K = 1000, T = 10, ς_θ = 50, η_S = 0.1; convnet(depth=1); " in told
 
 
@@ -66,7 +67,17 @@ def test_what_takes_effect_is_told_not_what_is_left_open() -> None:
 )
 def test_the_reason_for_compiling_or_not_is_told(machine: Machine, images: int, reason: str) -> None:
     task = Task(toy_dataset(), 1, NETWORK, 0, machine.for_work(images, 32, 32))
-    assert reason in opening(task, Herding())[1]
+    assert reason in list(opening(task, Herding()))[1]
+
+
+def test_the_time_ahead_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datacondense.report.opening.seconds_per_image", lambda *_: 0.5)
+    task = Task(toy_dataset(60), 1, NETWORK, 0, MACHINE)
+    method = GradientMatching(iterations=1000)  # 60 real images each
+    assert "roughly 8 h 20 min, until " in list(opening(task, method))[2]
+    assert "roughly 5 min, until " in list(opening(task, method, done=990))[2]
+    compiled = Task(toy_dataset(60), 1, NETWORK, 0, Machine(torch.device("cpu"), "float32", 8, True))
+    assert "less than 8 h 20 min, as compiled code is faster" in list(opening(compiled, method))[2]
 
 
 def test_many_classes_are_counted_in_short_and_names_cannot_command_the_terminal() -> None:
@@ -116,7 +127,7 @@ def test_time_is_estimated_from_the_first_pieces_and_told_about_every_minute(
         shown.advance(1)  # 4 s for each tenth of a unit: 99.7 units take 3988 s
         estimate, line = err().splitlines()
         assert re.fullmatch(r"about 66 min, until (\w\w\w )?\d\d:\d\d", estimate)
-        assert line == "0.3 of 100 iterations, 66 min left"
+        assert line == "0.30 of 100 iterations, 66 min left"
         for _ in range(5):
             clock.now += 10
             shown.advance(1)
@@ -124,7 +135,7 @@ def test_time_is_estimated_from_the_first_pieces_and_told_about_every_minute(
         assert err() == ""
         clock.now += 61
         shown.advance(5)
-        assert err() == "1.5 of 100 iterations, distance 3.25, 2 h 20 min left\n"
+        assert err() == "1.50 of 100 iterations, distance 3.25, 2 h 20 min left\n"
 
 
 def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +143,7 @@ def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.Capt
         shown.finish()
         clock.now += 60
         shown.finish()
-    assert "92.0 of 100 iterations, 8 min left\n" in capsys.readouterr().err
+    assert "92.00 of 100 iterations, 8 min left\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("show", [None, False])
@@ -167,7 +178,7 @@ def test_on_a_terminal_the_bar_moves_within_an_iteration(
         except BlockingIOError:
             drawn = b""
     os.close(ours)
-    assert (b"0.5/2" in drawn) == moves
+    assert (b"0.50/2" in drawn) == moves
     assert (drawn != b"") == moves
 
 

@@ -211,7 +211,9 @@ def test_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_space(str(file)) == Grid({"width": [2, 4], "norm": ["none"]})
     for text, message in [
         ("width = 3", "expected a list"), ("breadth = [1]", "unknown setting"), ("width = [1, 1]", "twice"),
-        ('norm = ["bach"]', "bach"), ("", "empty"), ("=", "neither TOML"),
+        ('norm = ["bach"]', "bach"), ("", "empty"), ("=", "is not TOML"),
+        ("width = [[2]]", "whole numbers or of words"), ("width = [true]", "whole numbers or of words"),
+        ("width = " + "[" * 9999, "is not TOML"),
     ]:  # fmt: skip
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
@@ -221,7 +223,7 @@ def test_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text((ROOT / "docs" / "search.md").read_text().partition("```toml\n")[2].partition("```")[0])
     assert len(configurations(read_space(str(file)), (1, 28, 28), 10)) == 3 * 2 * 2 * 1 * 2  # as documented
     (tmp_path / "space.json").write_text("[1]")
-    with pytest.raises(UsageError, match="holds a list"):
+    with pytest.raises(UsageError, match="Expected `object`, got `array`"):
         read_space(str(tmp_path / "space.json"))
     with pytest.raises(UsageError, match="cannot be read"):
         read_space(str(tmp_path / "none.toml"))

@@ -57,9 +57,9 @@ class _Compiled:
         # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
         fast.__code__ = fast.__code__.replace()
         # With PyTorch's own random numbers, dropout is the same as without compilation.
-        self.attempt: Callable[..., Any] | None = torch.compile(
-            fast, dynamic=False, options={"fallback_random": True}
-        )
+        self.attempt: Callable[..., Any] | None
+        with at_once():  # the first time, it imports the compiler, for seconds
+            self.attempt = torch.compile(fast, dynamic=False, options={"fallback_random": True})
         self.checked: set[tuple[object, ...]] = set()
 
     def __call__(self, images: Float[Tensor, "n c h w"], *inputs: object) -> Any:

@@ -85,7 +85,8 @@ def condense(
     real.require_trainable()
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
-            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; lower --ipc"
+            f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
+            "lower --ipc"
         )
     machine = machine or Machine.detect()
     task = Task(real, ipc, network, seed, machine)
@@ -114,11 +115,11 @@ def _condensed(
 ) -> CondensedDataset:
     """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
     machine = task.machine
-    task.progress.say(*opening(task, method))
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     reached = run.restored(task) if run and resume else None
+    task.progress.say(opening(task, method, reached.done if reached else 0))
     if reached is None:
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
@@ -227,7 +228,7 @@ def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dic
     """The method's step k, with its contract checked."""
     found = method.step(task, before, k)
     if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
-        raise _broken(method, f"step {k}", f"{found!r:.200}; expected a state and a dictionary of metrics")
+        raise _broken(method, f"step {k}", f"a {type(found).__name__}; expected a state and metrics")
     state, metrics = found
     _require_contract(method, task, state, before, f"step {k}")
     for name, value in metrics.items():

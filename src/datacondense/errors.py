@@ -13,6 +13,14 @@ from typing import Any
 from tqdm import tqdm
 
 
+def printable(text: str) -> str:
+    """`text` with what would control a terminal (escapes, line breaks, reversed writing) shown as \\x1b.
+
+    Names of files and classes come from strangers.
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class DatacondenseError(Exception):
     """A job that cannot be done or finished: damaged input, no space, a loss that became infinite.
 
@@ -20,6 +28,9 @@ class DatacondenseError(Exception):
     """
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(DatacondenseError, ValueError):
@@ -39,7 +50,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, DatacondenseWarning):
-            tqdm.write(f"datacondense: {message}", file=sys.stderr)
+            tqdm.write(printable(f"datacondense: {message}"), file=sys.stderr)
         else:
             usual(message, category, *place, **options)
 

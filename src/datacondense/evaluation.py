@@ -20,7 +20,7 @@ from datacondense.networks import Network, as_network, build_network, describe_n
 from datacondense.progress import Progress
 from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
-from datacondense.report.opening import circumstances
+from datacondense.report.opening import circumstances, time_ahead
 from datacondense.training import Recipe, accuracy, train
 from datacondense.trials import KeptTrials
 
@@ -105,9 +105,9 @@ def _accuracies(
     require_same_shape(data, test)
     passes = trials.stop * (recipe.epochs * len(data) + len(test) // 3)
     machine = machine.for_work(passes, *data.image_shape[1:])
-    name = describe_network(network, data.image_shape)
-    shown = Progress(f"evaluate {name}", trials.stop, "network", recipe.epochs * len(data), progress)
-    shown.say(f"{name}, {recipe.epochs:,} epochs on {len(data):,} images; {circumstances(machine)}")
+    title = f"evaluate {describe_network(network)}"
+    shown = Progress(title, trials.stop, "network", recipe.epochs * len(data), progress)
+    shown.say(_opening(network, data, recipe, passes * len(trials) // trials.stop, machine))
     module = None
     with shown.start(trials.start):
         for trial in trials:
@@ -123,6 +123,14 @@ def _accuracies(
             found = accuracy(fresh, test.images, test.labels, machine, prepare=data.normalise)
             shown.finish({"accuracy": found})
             yield found
+
+
+def _opening(
+    network: Network, data: ImageDataset, recipe: Recipe, passes: int, machine: Machine
+) -> Iterator[str]:
+    name = describe_network(network, data.image_shape)
+    yield f"{name}, {recipe.epochs:,} epochs on {len(data):,} images; {circumstances(machine)}"
+    yield time_ahead(passes, network, data, machine)
 
 
 def evaluate_recorded(

@@ -88,7 +88,7 @@ class Machine:
             "no C++ compiler was found": compiler() is None,
         }
         why = next((reason for reason, applies in obstacles.items() if applies), None)
-        return replace(self, compile=why is None, why=why or "which takes a minute first")
+        return replace(self, compile=why is None, why=why or "which takes a minute or two first")
 
     @property
     def dtype(self) -> torch.dtype:

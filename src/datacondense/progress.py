@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NoReturn
 
@@ -48,8 +48,8 @@ class Progress:
         """Of a piece of work within this one, shown likewise."""
         return Progress(title, total, unit, images, self.show)
 
-    def say(self, *lines: str) -> None:
-        """Write lines, above bars, where lines are wanted."""
+    def say(self, lines: Iterable[str]) -> None:
+        """Write lines, above bars, where lines are wanted; elsewhere they are not even made."""
         for line in lines if self.show else ():
             tqdm.write(line, file=sys.stderr)
 
@@ -65,7 +65,7 @@ class Progress:
             disable=not terminal,
             dynamic_ncols=True,
             miniters=0,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total} [{elapsed}<{remaining}{postfix}]",
         )
         return self
 
@@ -106,7 +106,7 @@ class Progress:
         left = since * (self.total - position) / start if start > 0 else 0.0
         if not self._estimated and since >= _MEASURED:
             self._estimated = True
-            self.say(f"about {duration(left)}, until {clock(left)}")
+            self.say([f"about {duration(left)}, until {clock(left)}"])
         if self._lines and self._estimated and now - self._spoken >= _MINUTE:
             self._spoken = now
-            self.say(f"{position:.1f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left")
+            self.say([f"{position:.2f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left"])

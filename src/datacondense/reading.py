@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, printable
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ class Damaged(DatacondenseError):
         self.path, self.reason, self.advice = path, reason, advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason})" + (f"; {self.advice}" if self.advice else "")
+        advice = f"; {self.advice}" if self.advice else ""
+        return printable(f"{self.path} is damaged ({self.reason}){advice}")
 
     def advising(self, advice: str) -> Damaged:
         """The same, with what to do about it, which whoever reads the file knows."""

@@ -77,8 +77,9 @@ class RunFolder:
         """The artifact, if the folder has one and no work under way.
 
         Raises:
-            UsageError: it was made with other settings.
+            UsageError: it was made with other settings, or the folder holds files of others.
         """
+        require_folder(self.folder)
         if not finished(self.folder):
             return None
         condensed = CondensedDataset.load(self.folder)

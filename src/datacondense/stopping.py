@@ -52,13 +52,14 @@ def stop_processes(processes: Sequence[BaseProcess]) -> None:
 def stoppable() -> Iterator[None]:
     """Inside the block SIGTERM and Ctrl-C are noted; `check_stop`, or the end of the block, raises them.
 
-    A second Ctrl-C raises where it arrives. Blocks may be nested: the outermost one counts. In other threads
-    than the main one, and for a signal that the process ignores, nothing changes.
+    A second Ctrl-C raises where it arrives. Blocks may be nested. In other threads than the main one, and for
+    a signal that the process ignores, nothing changes.
     """
     global _noted
     numbers = [signal.SIGINT, signal.SIGTERM]
     if threading.current_thread() is not threading.main_thread() or _note in map(signal.getsignal, numbers):
         yield
+        check_stop()
         return
     before = {n: handler for n in numbers if (handler := signal.getsignal(n)) != signal.SIG_IGN}
     for number in before:
@@ -76,9 +77,10 @@ def stoppable() -> Iterator[None]:
 def at_once() -> Iterator[None]:
     """For calls that last and have no safe point, such as a download: a signal raises where it arrives, too.
 
-    What is lost there is raised at the end of the block.
+    What is lost there is raised at the end of the block, and what was noted before at its beginning.
     """
     global _at_once
+    check_stop()
     _at_once += 1
     try:
         yield

@@ -119,6 +119,7 @@ def train(
         observe: is called with every batch: the positions of its images, and their logits before the update.
         loss: instead of the mean cross-entropy between logits and labels.
     """
+    check_stop()  # the first optimizer of a process takes PyTorch seconds
     optimizer = optimizer or recipe.optimizer(network)
     n, step_sizes = len(images), cycle(recipe.step_sizes)
     size = min(n, recipe.batch_size)

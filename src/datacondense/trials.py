@@ -64,6 +64,4 @@ class KeptTrials(AbstractContextManager["KeptTrials"]):
                 with suppress(OSError):
                     path.unlink()
         elif isinstance(stop, KeyboardInterrupt) and any(path.exists() for path in self._paths):
-            stop.add_note(
-                "the networks that were tested are kept; the same command continues with the others"
-            )
+            stop.add_note("tested networks are kept; the same command continues with the others")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from io import TextIOWrapper
 
 import tyro
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after help, and where flags cannot be parsed.
     """
+    own_process = arguments is None
+    if own_process and isinstance(sys.stdout, TextIOWrapper):  # names and signs that it has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     verb, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -61,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"datacondense {datacondense.__version__}")
         return 0
     helps = not {"-h", "--help"}.isdisjoint(words)
-    own_process = arguments is None
     imports = without_torch() if helps and own_process else nullcontext()
     try:
         with stoppable(), warnings_in_one_line(), plain_words(), imports:

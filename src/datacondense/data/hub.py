@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from datacondense.data.raw import Found, Reading
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError
+
+#: Seconds to wait for an answer of the Hub.
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,33 +66,89 @@ def read_hub(dataset: HubDataset, how: Reading) -> Found:
     """Download (or take from the cache of `datasets`) and read. No code from the Hub is ever run.
 
     Raises:
-        DatacondenseError: the Hub cannot be reached, has no such dataset, or cannot serve it.
+        DatacondenseError: the Hub cannot be reached and the cache has no such dataset; the Hub has none, or
+            cannot serve it.
     """
     import datasets
+    import huggingface_hub
 
     try:
-        with quiet_datasets(unless=sys.stderr.isatty()):
-            found = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision)
+        with quiet_datasets(unless=sys.stderr.isatty()), nullcontext() if _reachable(dataset) else _offline():
+            data = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision)
     except Exception as error:  # no connection, no such dataset, gated, a script: a family without a parent
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if isinstance(error, ConnectionError):
+            reason = "no connection, and the cache does not have it"
         raise DatacondenseError(
             f"{dataset.id}: cannot be read from the Hugging Face Hub ({reason.rstrip('.')}); check the name "
             "(OWNER/NAME, OWNER/NAME:CONFIG, or a folder that exists) and the internet connection, or set "
             "DATACONDENSE_DATA to a directory that holds the dataset as a folder"
         ) from error
-    return read_hugging_face(found, dataset.id, how)._replace(revision=dataset.revision)
+    caches = (Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE))
+    found = read_hugging_face(data, dataset.id, how, caches)
+    revision, wanted = _revision(data), dataset.revision
+    if revision and wanted and revision != wanted:
+        note = f"{dataset.id}: the cache has commit {revision} and not {wanted}; read without a connection"
+        found = found._replace(notes=(*found.notes, note))
+    return found._replace(revision=revision or wanted)
+
+
+def _reachable(dataset: HubDataset) -> bool:
+    """Whether the Hub answers, if only that there is no such dataset: asked once, where `datasets` would
+    try again for half a minute."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().dataset_info(dataset.id, revision=dataset.revision, timeout=_PATIENCE)
+    except huggingface_hub.errors.HfHubHTTPError as answer:
+        return answer.response is not None
+    except Exception:  # what its HTTP library raises has changed with the library
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Inside, the libraries look into their caches only, as they do with HF_HUB_OFFLINE=1."""
+    import datasets
+    import huggingface_hub
+
+    places: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    usual = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(places, usual, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _revision(data: Any) -> str | None:
+    """The commit that the data are of: their folder in the cache is called like it."""
+    splits = data.values() if isinstance(data, dict) else [data]
+    folders = [Path(file["filename"]).parent.name for split in splits for file in split.cache_files]
+    return next((name for name in folders if re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
 @contextmanager
 def quiet_datasets(*, unless: bool = False) -> Iterator[None]:
-    """Inside, the library `datasets` shows no progress bars."""
+    """Inside, the libraries `datasets` and `huggingface_hub` say nothing but errors, and show no progress
+    bars `unless` they may."""
     import datasets
+    import huggingface_hub
 
     hide = not unless and not datasets.are_progress_bars_disabled()
     if hide:
         datasets.disable_progress_bars()
+    loggers = (datasets.logging, huggingface_hub.logging)
+    usual = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
     try:
         yield
     finally:
         if hide:
             datasets.enable_progress_bars()
+        for logger, verbosity in zip(loggers, usual, strict=True):
+            logger.set_verbosity(verbosity)

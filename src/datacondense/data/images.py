@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -86,6 +86,22 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[Shaped[Tensor, "c h w"], int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageDataset: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> tuple[Shaped[Tensor, "c h w"], int] | ImageDataset:
+        """The image, as it is stored (not normalised), and its label, as a map-style torch dataset has them;
+        for a slice, the `subset`. Negative positions count from the end.
+
+        Raises:
+            IndexError: a position beyond the images.
+        """
+        if isinstance(index, slice):
+            return self.subset(torch.tensor(range(len(self))[index], dtype=torch.int64))
+        position = range(len(self))[index]
+        return self.images[position], int(self.labels[position])
 
     def __repr__(self) -> str:
         shape = "×".join(str(size) for size in self.image_shape)

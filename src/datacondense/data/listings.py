@@ -64,7 +64,7 @@ def read_listing(listing: Listing, root: Path, how: Reading) -> RawSplit:
                 raise DatacondenseError(
                     f"{row(index)}: found {name!r} in column {listing.image!r}; expected the name of a file"
                 )
-            yield named_file(name, listing.file.parent, root, row(index))
+            yield named_file(name, listing.file.parent, (root,), row(index))
 
     images, jpeg = decode_all(pictures(), len(rows), str(listing.file), row, how.size)
     labels = _numbers_where_all_are([cells.get(listing.label) for cells in rows])

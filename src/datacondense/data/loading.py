@@ -17,10 +17,10 @@ from datacondense.data.decoding import different_sizes, parse_size, shown_size
 from datacondense.data.folders import read_path
 from datacondense.data.hub import KNOWN, HubDataset, read_hub
 from datacondense.data.images import ImageDataset
-from datacondense.data.raw import Found, RawSplit, Reading, number_labels
+from datacondense.data.raw import Found, RawSplit, Reading, number_labels, require_utf8
 from datacondense.data.source import Source
 from datacondense.data.tables import read_hugging_face
-from datacondense.errors import DatacondenseError, UsageError, unknown_name
+from datacondense.errors import DatacondenseError, UsageError, printable, unknown_name
 from datacondense.randomness import stream
 from datacondense.stopping import at_once
 
@@ -150,8 +150,10 @@ class _Place(NamedTuple):
 
 def _find(data: str | Path) -> _Place | None:
     """Where the dataset `data` is; None where nothing has this name."""
-    name, path = str(data), Path(data).expanduser()
-    folder = _Place(path.resolve().name, str(path.resolve()), path) if path.exists() else None
+    name, path = str(data), Path(os.path.expanduser(data))
+    folder = _Place(path.resolve().name, str(path.resolve()), path) if name and os.path.exists(path) else None
+    if folder:
+        require_utf8(folder.data, f"the path {folder.data!r}")
     if isinstance(data, Path) or path.is_absolute() or name.startswith("."):
         return folder
     if name == "digits":
@@ -192,7 +194,7 @@ def _read(place: _Place, source: Source) -> DataSplits:
     splits = _finish(place.name, found, seed)
     source = replace(source, revision=found.revision, split_seed=None if found.test else seed)
     train, test = replace(splits.train, source=source), replace(splits.test, source=source)
-    return DataSplits(train, test, splits.notes)
+    return DataSplits(train, test, tuple(map(printable, splits.notes)))
 
 
 def _data_root() -> Path | None:

@@ -103,6 +103,14 @@ def number_labels(
     return classes, numbers, _positions(test, _as_names(test, test.class_names or declared), classes)
 
 
+def require_utf8(name: str, called: str) -> None:
+    """Raise `DatacondenseError` for a name that no file can hold: names of folders may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DatacondenseError(f"{called} is not valid UTF-8; rename it") from None
+
+
 def _require_names(classes: Sequence[str], where: str) -> None:
     """Raise `DatacondenseError` for a class name that cannot be written or drawn."""
     for name in classes:
@@ -111,12 +119,7 @@ def _require_names(classes: Sequence[str], where: str) -> None:
                 f"{where}: a class name has {len(name):,} characters, {name[:20]!r}…; "
                 f"expected at most {_LONGEST_NAME}: is this the column of the labels?"
             )
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DatacondenseError(
-                f"{where}: the class name {name!r} is not valid UTF-8; rename it"
-            ) from None
+        require_utf8(name, f"{where}: the class name {name!r}")
 
 
 def _as_names(split: RawSplit, declared: tuple[str, ...] | None) -> list[str]:

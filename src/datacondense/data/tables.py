@@ -49,10 +49,11 @@ def split_named_by(file: Path) -> str | None:
     return match[1] if match else None
 
 
-def read_hugging_face(data: Any, where: str, how: Reading, root: Path | None = None) -> Found:
+def read_hugging_face(data: Any, where: str, how: Reading, roots: tuple[Path, ...] = ()) -> Found:
     """A `datasets.Dataset` (all of it is for training) or `DatasetDict`.
 
-    Cells may name image files: inside `root`, or anywhere for None, where somebody made the object himself.
+    Cells may name image files: inside one of the folders `roots`; anywhere for none, where the caller made
+    the object.
     """
     import datasets
 
@@ -67,7 +68,7 @@ def read_hugging_face(data: Any, where: str, how: Reading, root: Path | None = N
         columns = find_columns(split.features, where, how)
         batches = split.select_columns(list(columns)).with_format("arrow").iter(_ROWS)
         batches = ((Path(), batch) for batch in batches)
-        found.append(_read_rows(batches, len(split), split.features, columns, name, where, root, how))
+        found.append(_read_rows(batches, len(split), split.features, columns, name, where, roots, how))
     return Found(*same_channels(found[0], found[1] if test else None), notes)
 
 
@@ -138,7 +139,7 @@ def _read_files(files: list[Path], split: str, where: str, root: Path, how: Read
                     yield one.file.parent, one.parquet.read_row_group(number, columns=list(columns))
 
     count = sum(one.parquet.metadata.num_rows for one in opened)
-    return _read_rows(batches(), count, features, columns, split, where, root, how)
+    return _read_rows(batches(), count, features, columns, split, where, (root,), how)
 
 
 class _Opened(NamedTuple):
@@ -198,7 +199,7 @@ def _read_rows(
     columns: tuple[str, str],
     split: str,
     where: str,
-    root: Path | None,
+    roots: tuple[Path, ...],
     how: Reading,
 ) -> RawSplit:
     """Rows from Arrow tables, each with the folder that its file names are relative to.
@@ -214,7 +215,7 @@ def _read_rows(
     def encoded(cell: Any, folder: Path, index: int) -> bytes | Path:
         data = cell if not isinstance(cell, dict) else cell.get("bytes") or cell.get("path")
         if isinstance(data, str):
-            return named_file(data, folder, root, row(index)) if root else Path(data)
+            return named_file(data, folder, roots, row(index)) if roots else Path(data)
         if not isinstance(data, bytes):
             found = "nothing" if data is None else type(data).__name__
             raise DatacondenseError(

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from datacondense.data.images import ImageDataset
 from datacondense.machine import Machine
 from datacondense.methods import Method, Task
-from datacondense.networks import describe_network
-from datacondense.report.text import short
+from datacondense.networks import Network, describe_network
+from datacondense.pace import seconds_per_image
+from datacondense.report.text import clock, duration, short
 
 #: The most classes that are counted one by one.
 _COUNTED = 12
 
 
-def opening(task: Task, method: Method) -> tuple[str, str]:
-    """Two lines for a person."""
+def opening(task: Task, method: Method, done: int = 0) -> Iterator[str]:
+    """Lines for a person, the first of them before anything is measured; `done` steps are done already."""
+    yield counts(task.real)
     network = describe_network(task.network, task.real.image_shape)
     images = f"{task.ipc} image{'s' if task.ipc > 1 else ''} per class"
     what = f"{method.name}, {images}, {method.plan(task)}; {network}; {circumstances(task.machine)}"
-    return counts(task.real), what
+    yield what
+    passes = method.passes(task) * (method.steps - done) // max(1, method.steps)
+    if passes:
+        yield time_ahead(passes, task.network, task.real, task.machine)
+
+
+def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machine) -> str:
+    """About how long so many images take, forward and backward, as a moment's measurement has it."""
+    seconds = passes * seconds_per_image(network, data.image_shape, data.classes, machine)
+    if machine.compile:
+        return f"less than {duration(seconds)}, as compiled code is faster; a measured estimate follows"
+    return f"roughly {duration(seconds)}, until {clock(seconds)}; a measured estimate follows"
 
 
 def counts(data: ImageDataset) -> str:

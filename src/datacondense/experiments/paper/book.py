@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from datacondense.errors import install_with
 from datacondense.experiments.continual.page import chain_plots, continual_section
 from datacondense.experiments.pages import UNCONVERGED, has_marks, update
 from datacondense.experiments.paper.curves import draw_curves, measured_lines
@@ -71,7 +72,7 @@ def write_book(folders: Folders, path: Path) -> None:
         if has_marks(page := path.with_name(name)):
             update(page, section(results))
     if not can_plot():
-        print("plots are not drawn: pip install 'datacondense[plots]'", file=sys.stderr)
+        print(f"plots are not drawn, for lack of matplotlib; {install_with('plots')}", file=sys.stderr)
         return
     for name, draw in plots.items():
         draw(path.with_name(name))

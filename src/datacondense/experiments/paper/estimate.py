@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 import torch
-from torch.nn import functional as F
 
 from datacondense.data.images import ImageDataset
 from datacondense.experiments.paper.cells import Cell
@@ -18,12 +16,9 @@ from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.hardware import hardware
 from datacondense.machine import Machine
 from datacondense.methods import Task
-from datacondense.networks import Network, build_network
-from datacondense.randomness import global_stream
+from datacondense.networks import Network
+from datacondense.pace import seconds_per_image
 from datacondense.reading import Amount, read_json
-
-#: Images of the timed batch.
-_TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -108,17 +103,4 @@ def _blank(data: str) -> ImageDataset:
 
 @lru_cache
 def _seconds(data: str, network: Network, machine: Machine) -> float:
-    """Of one image forward and backward: the faster of two small batches."""
-    with global_stream(0, "estimate"):
-        module = machine.place(build_network(network, DATA[data].shape, CLASSES))
-    images = torch.zeros(_TIMED, *DATA[data].shape, device=machine.device, dtype=machine.dtype)
-    labels = torch.zeros(_TIMED, dtype=torch.int64, device=machine.device)
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        with machine.autocast():
-            loss = F.cross_entropy(module(images), labels)
-        loss.backward()
-        loss.item()
-        times.append(time.perf_counter() - started)
-    return min(times) / _TIMED
+    return seconds_per_image(network, DATA[data].shape, CLASSES, machine)

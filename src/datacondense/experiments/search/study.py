@@ -23,7 +23,7 @@ from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
 from datacondense.randomness import stream
-from datacondense.stopping import pause
+from datacondense.stopping import check_stop, pause
 
 try:
     import optuna
@@ -183,6 +183,7 @@ class SharedStudy:
         total = len(left)
         with tqdm(total=total, desc=title, unit="network", dynamic_ncols=True, disable=not show) as bar:
             while left and not stop():
+                check_stop()
                 if any(trial.state == TrialState.WAITING for trial in left):
                     self._take(suggest, known, measure)
                 else:
