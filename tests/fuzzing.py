@@ -54,10 +54,10 @@ def damaged_json(draw: Callable[..., Any], value: Any) -> Any:
     return value
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Any:
-    entries = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    entries: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        entries = enumerate(value)
     for key, inner in entries:
         yield (*path, key)
         yield from _paths(inner, (*path, key))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
     assert done.returncode == 0, done.stderr
     for scenario, (method, _) in dying.SCENARIOS.items():
         *dead, survivor = sorted((tmp_path / scenario).glob("[0-9]*"))
-        assert len(dead) >= {"kill": 30, "full": 8}[how], "operations were not counted"
+        assert len(dead) >= {"kill": 30, "full": 6}[how], "operations were not counted"
         whole, old = content(survivor), content(tmp_path / scenario / "old")
         seen = []
         for folder in dead:
@@ -179,6 +180,44 @@ def test_an_interrupt_says_what_was_kept(tmp_path: Path) -> None:
     kept = f"2 of 3 iterations are kept in {folder}; the same command with --resume continues"
     assert stopped(folder, 2).__notes__ == [kept]
     assert stopped(folder, 2, resume=True).__notes__ == [kept]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[], None]]:
+    """From its call on, files that are written are cut off after a few bytes."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def test_a_full_disk_says_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
+
+    class Filling(Drift):
+        def step(self, task, state, k):
+            if k == 1:
+                full_disk()
+            return super().step(task, state, k)
+
+    with pytest.raises(DatacondenseError, match=r"cannot write .*checkpoint\.safetensors: ") as full:
+        run(tmp_path, Filling())
+    kept = f"1 of 3 iterations are kept in {tmp_path}; the same command with --resume continues"
+    assert full.value.__notes__ == [kept]
+    assert content(tmp_path).keys() == {PREVIOUS}
+
+
+def test_what_cannot_be_finished_says_what_was_kept(tmp_path: Path) -> None:
+    class Adding(RandomSelection):
+        def recipe(self, task, state):
+            (tmp_path / "README.md").write_text("mine")  # noticed when the artifact is written
+            return super().recipe(task, state)
+
+    with pytest.raises(UsageError, match=r"README\.md exists") as refused:
+        run(tmp_path, Adding())
+    kept = f"all that was computed is kept in {tmp_path}; the same command with --resume continues"
+    assert refused.value.__notes__ == [kept]
 
 
 def test_an_interrupted_overwriting_run_keeps_the_old_artifact_and_can_be_resumed(

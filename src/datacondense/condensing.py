@@ -137,17 +137,17 @@ def _condensed(
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
                     run.checkpoint(reached)
                     saved = time.perf_counter()
-        except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, no memory: nothing done is lost
+            condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
+            if run:
+                cost = {  # the memory in bytes, since the run was last started
+                    "seconds": round(time.perf_counter() - started, 1),
+                    "peak_memory": peak_memory(machine.device),
+                }
+                run.finish(condensed, reached, circumstances | cost)
+        except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, a full disk: nothing done is lost
             if run:
                 run.keep(reached, stop)
             raise
-        condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
-        if run:
-            cost = {  # the memory in bytes, since the run was last started
-                "seconds": round(time.perf_counter() - started, 1),
-                "peak_memory": peak_memory(machine.device),
-            }
-            run.finish(condensed, reached, circumstances | cost)
     return condensed
 
 

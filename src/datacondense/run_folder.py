@@ -133,10 +133,16 @@ class RunFolder:
     def keep(self, progress: Reached, stop: BaseException) -> None:
         """Save what was done when `stop` ended it; a note to `stop` says what is kept."""
         if progress.done > (self._kept or 0):
-            self.checkpoint(progress)
-        if self._kept:
-            count = f"{self._kept} of {self.method.steps} iterations"
-            stop.add_note(f"{count} are kept in {self.folder}; the same command with --resume continues")
+            try:
+                self.checkpoint(progress)
+            except DatacondenseError as full:
+                if str(full) != str(stop):
+                    stop.add_note(str(full))
+        if self._kept is not None:
+            kept = f"{self._kept} of {self.method.steps} iterations are"
+            if self._kept == self.method.steps:
+                kept = "all that was computed is"
+            stop.add_note(f"{kept} kept in {self.folder}; the same command with --resume continues")
         elif isinstance(stop, KeyboardInterrupt):
             stop.add_note("nothing was kept, for the first iteration had not ended")
 

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
                      config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
     except DatacondenseError as error:
-        print(f"datacondense: {error}", file=sys.stderr)
+        print("datacondense:", "; ".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as stop:
         kept = [CONTINUING] if verb in ("paper", "search") else getattr(stop, "__notes__", [])
