@@ -99,7 +99,7 @@ def place(path: Path, kind: str, content: bytes) -> None:
         os.mkfifo(path)
     elif kind.startswith("link"):
         path.symlink_to("/dev/zero" if kind == "link out" else path.name)
-    else:
+    elif not os.path.lexists(path):  # a pipe would wait for a reader
         path.write_bytes(content)
 
 

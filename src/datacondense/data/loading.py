@@ -60,15 +60,17 @@ def load_dataset(
               a folder below the directory that the environment variable DATACONDENSE_DATA names. What is
               there is read from there, without network; other known names come from the Hugging Face Hub;
             - a dataset on the Hub, `OWNER/NAME` or `OWNER/NAME:CONFIG`;
-            - a folder of parquet files (`train.parquet`, `data/test-00000-of-00001.parquet`), or of images by
-              class (`train/CLASS/*.png` and `test/…`, or `CLASS/*.png`);
+            - a folder of parquet files (`train.parquet`, `data/test-00000-of-00001.parquet`), of images by
+              class (`train/CLASS/*.png` and `test/…`, or `CLASS/*.png`), or of images and a CSV or JSON-lines
+              file that lists them (`metadata.csv` with the columns file_name and label; also `train.csv` and
+              `test.csv`, or one in each of `train/` and `test/`);
             - `(images, labels)`, arrays or tensors: uint8 or floats in [0, 1] of shape (n, h, w),
               (n, c, h, w) or (n, h, w, c); integers or class names of shape (n,);
             - a map-style torch `Dataset` with items (image, label); a `datasets.Dataset` or `DatasetDict`;
             - an `ImageDataset`, or a `DataSplits`, which is returned as it is.
         test: the test images for data in memory, in any of the forms above that are in memory. Without it,
             and without a test split in the source, 20 % of each class are set aside, drawn from `seed`.
-        image_column: the column of a table that holds the images; recognised by its type by default.
+        image_column: the column of a table that holds the images; recognised by type or name by default.
         label_column: likewise, the labels.
         resize: height and width, `32`, `"32x48"` or a pair: every image is resized (bilinear, antialiased).
         seed: of the test split, where there is none.
@@ -76,7 +78,8 @@ def load_dataset(
     Raises:
         UsageError: a request that cannot be right: an unknown name, one class only, a column that is missing.
         DatacondenseError: data that cannot be used, with the culprit named: a file that is no image, images
-            of different sizes, labels that are neither integers nor class names.
+            of different sizes or too many for the memory, a file named from outside the dataset's folder,
+            labels that are neither integers nor class names.
     """
     size = parse_size(resize)
     if isinstance(data, str | Path):
