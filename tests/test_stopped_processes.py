@@ -29,15 +29,28 @@ PROCESSES.set_forkserver_preload(
 
 SMALL = ["--network", "convnet(width=8,depth=1)", "--precision", "float32", "--compile", "off"]
 SEARCH = ["search", "digits", "--proxies", "random", "--space", "space.toml", "--epochs", "100000",
-          "--heartbeat", "600", "--out", "out", "--precision", "float32"]  # fmt: skip
-PAPER = ["paper", "toy", "--results", "results", "--runs", "runs", "--precision", "float32"]
+          "--heartbeat", "600", "--out", "out", "--precision", "float32", "--compile", "off"]  # fmt: skip
+PAPER = [
+    "paper",
+    "toy",
+    "--results",
+    "results",
+    "--runs",
+    "runs",
+    "--precision",
+    "float32",
+    "--compile",
+    "off",
+]
 #: Verb → the command, what is added when it is given again, and a file that shows that the work has begun.
 VERBS = {
     "condense": (["condense", "digits", "--ipc", "10", "--out", "out", *SMALL], ["--resume"], "out/.*.lock"),
     "condense, a selection": (
         ["condense", "digits", "--ipc", "1", "--method", "herding", "--feature-epochs", "100000",
          "--out", "out", *SMALL], ["--resume"], "out/.*.lock"),
-    "evaluate": (["evaluate", "digits", "--whole", "--networks", "mlp", "--epochs", "100000"], [], "loaded"),
+    "evaluate": (
+        ["evaluate", "digits", "--whole", "--networks", "mlp", "--epochs", "100000", "--compile", "off"],
+        [], "loaded"),
     "search": (SEARCH, [], "out/search.db"),
     "search, two workers": ([*SEARCH, "--workers", "2"], [], "out/search.db"),
     "continual": (
