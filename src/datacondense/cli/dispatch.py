@@ -30,8 +30,8 @@ VERBS = {
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 
-#: Of verbs that need no --resume.
-CONTINUING = "what was finished is kept; the same command continues"
+#: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
+CONTINUING, KEPT = ("paper", "search"), "what was finished is kept; the same command continues"
 
 USAGE = """\
 usage: datacondense VERB ...
@@ -73,25 +73,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
                      config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
     except DatacondenseError as error:
-        print("datacondense:", "; ".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
+        _say(verb, str(error), error)
         return error.exit_status
     except KeyboardInterrupt as stop:
-        kept = [CONTINUING] if verb in ("paper", "search") else getattr(stop, "__notes__", [])
-        print("\ndatacondense:", "; ".join(["stopped", *kept]), file=sys.stderr)
+        print(file=sys.stderr)  # behind the ^C
+        _say(verb, "stopped", stop)
         return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
     except OSError as error:  # of a name that the system refuses: too long, say
-        print(f"datacondense: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
+        _say(verb, f"{error.filename or 'failed'}: {error.strerror or error}", error)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        print("datacondense: out of memory; smaller images (--resize), a smaller network or fewer images at "
-              "once (--ipc, batch sizes) need less", file=sys.stderr)  # fmt: skip
+        _say(verb, "out of memory; smaller images (--resize), smaller networks or batches, or a lower --ipc "
+             "need less", error)  # fmt: skip
         return 1
     return 0
+
+
+def _say(verb: str, message: str, error: BaseException) -> None:
+    """One line, with the notes to `error`: they tell what was kept, and how to continue."""
+    notes = getattr(error, "__notes__", [])
+    if verb in CONTINUING:  # without the --resume of what it calls
+        notes = [KEPT] if notes or isinstance(error, KeyboardInterrupt) else []
+    print("datacondense:", "; ".join([message, *notes]), file=sys.stderr)
 
 
 def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
