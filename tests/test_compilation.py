@@ -213,6 +213,7 @@ def test_where_compilation_fails_one_line_says_so_and_the_result_is_the_same(
 def test_the_command_line_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(torch, "compile", fails)
     arguments = [
+        "--quiet",
         "--iterations",
         "2",
         "--compile",
@@ -226,7 +227,7 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> 
         main(["condense", "digits", "--ipc", "1", "--network", "convnet(width=4,depth=1)", *arguments]) == 0
     )
     line = "datacondense: running without compilation, several times slower: no compiler here\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == line, "and nothing else, as --quiet asks for"
 
 
 def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

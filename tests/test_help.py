@@ -110,7 +110,7 @@ def test_names_that_can_be_chosen_are_listed(capsys: pytest.CaptureFixture[str])
         ("condense digits --ipc 1 --feature-epochs 3",
          "--feature-epochs is a setting of herding, k-center, forgetting, nearest-mean; gradient-"),
         ("condense digits --ipc 1 --method=random --iterations=3",
-         "--iterations is a setting of gradient-matching, dataset-distillation; random has none"),
+         "--iterations is a setting of gradient-matching, distribution-matching, dataset-distillation; "),
         ("continual --memory-method herding --outer-steps 3",
          "--outer-steps is a setting of gradient-matching; herding has none"),
         ("condense --method herdin --help", "did you mean 'herding'?"),

@@ -14,6 +14,7 @@ from datacondense.experiments.continual.settings import Continual
 from datacondense.experiments.pages import CONVERGED_FROM, UNCONVERGED
 from datacondense.experiments.reported import CONTINUAL
 from datacondense.methods import METHODS
+from datacondense.settings import later
 
 #: The paper's tasks.
 _PAPER = ("svhn", "mnist", "usps")
@@ -72,11 +73,12 @@ def _mean(variant: str, result: ContinualResult, task: str) -> str:
 def _scale(result: ContinualResult) -> str:
     """How a result was measured, and how far from the full length: the paper's, or ours where it has none."""
     record = result.record
-    method, settings = METHODS[record["method"]["name"]](), record["method"]["settings"]
+    method = METHODS[record["method"]["name"]]()
+    settings = later(method) | record["method"]["settings"]
     changed = {
         field.name: getattr(method, field.name)
         for field in fields(method)
-        if settings.get(field.name) != getattr(method, field.name)
+        if settings[field.name] != getattr(method, field.name)
     }
     shares = [record["updates"] / Continual().updates]
     if full := changed.get("iterations"):
