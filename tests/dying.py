@@ -32,6 +32,7 @@ from datacondense import (
 )
 from datacondense.methods import State, Task
 from datacondense.methods.base import balanced_labels
+from datacondense.methods.image_optimisers import Moving
 
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=None)
 
@@ -42,6 +43,7 @@ class Drift(Method):
 
     name: ClassVar[str] = "drift"
     reference: ClassVar[str] = "nobody"
+    state: ClassVar[type[State]] = Moving
 
     iterations: int = 3
     """Three checkpoints: the last replaces a previous one."""
@@ -50,17 +52,15 @@ class Drift(Method):
     def steps(self) -> int:
         return self.iterations
 
-    def init(self, task: Task) -> State:
+    def init(self, task: Task) -> Moving:
         labels = balanced_labels(task)
         images = torch.zeros(len(labels), *task.real.image_shape)
-        return State(images, labels, {"momentum": images})
+        return Moving(images, labels, images)
 
-    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
-        momentum = state.extra["momentum"] / 2 + torch.randn(
-            state.images.shape, generator=task.stream("drift", k)
-        )
+    def step(self, task: Task, state: Moving, k: int) -> tuple[Moving, dict[str, float]]:
+        momentum = state.momentum / 2 + torch.randn(state.images.shape, generator=task.stream("drift", k))
         metrics = {"momentum": float(momentum.norm())}
-        return State(state.images + momentum, state.labels, {"momentum": momentum}), metrics
+        return Moving(state.images + momentum, state.labels, momentum), metrics
 
 
 #: What is run, with what settings; and whether it replaces an artifact of other settings.

@@ -69,8 +69,7 @@ BROKEN: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda state: replace(state, labels=state.labels + 1),
         "labels with 0 to 2 images per class; expected 2 of each",
     ),
-    "no tensor": (lambda state: replace(state, extra={"a": 1}), "a state that does not hold tensors"),
-    "no dictionary": (lambda state: replace(state, extra=None), "a state that does not hold tensors"),
+    "no tensor": (lambda state: replace(state, momentum=1), "a state whose momentum is no tensor"),
     "no state": (lambda state: state.images, "a Tensor; expected a State"),
 }
 
@@ -94,8 +93,15 @@ def test_a_method_that_breaks_its_contract_is_named(
 
 
 def test_what_a_method_carries_along_keeps_its_form() -> None:
-    with pytest.raises(DatacondenseError, match=r"other tensors, \{\}; expected .*'momentum': '\(6, 1"):
-        run_bad(lambda state: replace(state, extra={}), in_step=True)
+    with pytest.raises(
+        DatacondenseError, match=r"other tensors, .*'momentum': '\(1,\).*; expected .*'\(6, 1"
+    ):
+        run_bad(lambda state: replace(state, momentum=torch.zeros(1)), in_step=True)
+
+
+def test_the_kind_of_state_stays() -> None:
+    with pytest.raises(DatacondenseError, match="a State; expected a Moving, as before"):
+        run_bad(lambda state: State(state.images, state.labels), in_step=True)
 
 
 @pytest.mark.parametrize("in_step", [False, True], ids=["init", "step"])
@@ -107,7 +113,7 @@ def test_images_that_are_not_finite_are_refused(in_step: bool) -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda state: state, "step 0 returned a State; expected a state and metrics"),
+        (lambda state: state, "step 0 returned a Moving; expected a state and metrics"),
         (lambda state: (state, {"loss": "low"}), "step 0 returned loss as str; expected a number"),
         (lambda state: (state, {"loss": torch.ones(1)}), "step 0 returned loss as Tensor; expected a number"),
         (lambda state: (state, {"loss": float("nan")}), "loss became infinite or NaN in iteration 0"),

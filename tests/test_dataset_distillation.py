@@ -166,7 +166,7 @@ def test_iterations_are_steps_of_adam_on_the_plain_gradient(digits):
     method = replace(METHOD, networks_per_iteration=2, stages=3, step_images=2, unroll_epochs=2)
     task = Task(digits, 4, SMOOTH, 0, EXACT)
     state = method.init(task)
-    images, raw = state.images.clone().requires_grad_(), state.extra["sizes"].clone().requires_grad_()
+    images, raw = state.images.clone().requires_grad_(), state.sizes.clone().requires_grad_()
     assert raw.shape == (4,)
     torch.testing.assert_close(F.softplus(raw), torch.full_like(raw, 0.1))
     adam = torch.optim.Adam([images, raw], lr=0.01, betas=(0.5, 0.999))
@@ -189,7 +189,7 @@ def test_iterations_are_steps_of_adam_on_the_plain_gradient(digits):
         schedule.step()
         state, metrics = method.step(task, state, k)
         assert error(state.images, images.detach()) < 1e-10
-        assert error(state.extra["sizes"], raw.detach()) < 1e-10
+        assert error(state.sizes, raw.detach()) < 1e-10
         assert metrics["loss"] == pytest.approx(sum(losses) / 2)
         assert metrics["step size"] == pytest.approx(float(F.softplus(raw.detach()).mean()))
 

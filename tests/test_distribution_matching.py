@@ -74,7 +74,7 @@ def test_from_100_images_per_class_steps_are_ten_times_as_long(exact: Machine) -
         method = DistributionMatching(iterations=1)
         before = method.init(task)
         after, _ = method.step(task, before, 0)
-        moved.append((before.images - after.images - rate * after.extra["momentum"]).abs().max())
+        moved.append((before.images - after.images - rate * after.momentum).abs().max())
     assert max(moved) < 1e-12
 
 

@@ -21,7 +21,7 @@ from datacondense import (
     NearestMean,
     UsageError,
 )
-from datacondense.methods import State, Task, loops_for
+from datacondense.methods import Task, loops_for
 from plain import algorithm_1
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -147,9 +147,9 @@ def test_memory_does_not_grow_with_the_number_of_classes(norm: str, exact: Machi
 def test_momentum_lasts_through_iterations(exact: Machine, toy, tiny_network: ConvNet) -> None:
     task, method = Task(toy, 1, tiny_network, 0, exact), GradientMatching()
     state, _ = method.step(task, method.init(task), 0)
-    forgetful = State(state.images, state.labels, {"momentum": torch.zeros_like(state.images)})
+    forgetful = replace(state, momentum=torch.zeros_like(state.images))
     kept, dropped = (method.step(task, s, 1)[0] for s in (state, forgetful))
-    expected = dropped.images - 0.1 * 0.5 * state.extra["momentum"]
+    expected = dropped.images - 0.1 * 0.5 * state.momentum
     assert torch.allclose(kept.images, expected, rtol=1e-12)
 
 
@@ -158,7 +158,7 @@ def test_the_mlp_has_its_own_learning_rate_and_any_can_be_given(exact: Machine, 
         task = Task(toy, 1, network, 0, exact)
         before = method.init(task)
         after, _ = method.step(task, before, 0)
-        moved = (after.images - before.images).norm() / after.extra["momentum"].norm()
+        moved = (after.images - before.images).norm() / after.momentum.norm()
         return pytest.approx(float(moved), rel=1e-6)
 
     assert first_step(MLP(width=4), GradientMatching()) == 0.01

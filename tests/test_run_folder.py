@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,27 +183,30 @@ def test_an_interrupt_says_what_was_kept(tmp_path: Path) -> None:
     assert stopped(folder, 2, resume=True).__notes__ == [kept]
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """From its call on, files that are written are cut off after a few bytes."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files that are written, those of pytest among them, are cut off after a few bytes."""
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
-def test_a_full_disk_says_what_was_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[], None]
-) -> None:
+def test_a_full_disk_says_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
 
-    class Filling(Drift):
-        def step(self, task, state, k):
-            if k == 1:
-                full_disk()
-            return super().step(task, state, k)
+    with ExitStack() as filled:
 
-    with pytest.raises(DatacondenseError, match=r"cannot write .*checkpoint\.safetensors: ") as full:
-        run(tmp_path, Filling())
+        class Filling(Drift):
+            def step(self, task, state, k):
+                if k == 1:
+                    filled.enter_context(full_disk())
+                return super().step(task, state, k)
+
+        with pytest.raises(DatacondenseError, match=r"cannot write .*checkpoint\.safetensors: ") as full:
+            run(tmp_path, Filling())
     kept = f"1 of 3 iterations are kept in {tmp_path}; the same command with --resume continues"
     assert full.value.__notes__ == [kept]
     assert content(tmp_path).keys() == {PREVIOUS}
@@ -284,9 +288,9 @@ MISFITS: dict[str, Callable[[dict[str, Any], dict[str, torch.Tensor]], object]] 
     "seconds -1": lambda about, tensors: about.update(seconds=-1.0),
     "no images": lambda about, tensors: tensors.pop("images"),
     "no labels": lambda about, tensors: tensors.pop("labels"),
-    "no momentum": lambda about, tensors: tensors.pop("extra.momentum"),
-    "another tensor": lambda about, tensors: tensors.update({"extra.other": torch.ones(1)}),
-    "momentum of another shape": lambda about, tensors: tensors.update({"extra.momentum": torch.ones(2)}),
+    "no momentum": lambda about, tensors: tensors.pop("momentum"),
+    "another tensor": lambda about, tensors: tensors.update({"other": torch.ones(1)}),
+    "momentum of another shape": lambda about, tensors: tensors.update({"momentum": torch.ones(2)}),
     "an image too few": lambda about, tensors: tensors.update(images=tensors["images"][1:].clone()),
     "images 1-D": lambda about, tensors: tensors.update(images=torch.ones(6)),
     "images are integers": lambda about, tensors: tensors.update(images=tensors["images"].int()),

@@ -19,6 +19,7 @@ from datacondense.errors import DatacondenseError, UsageError
 from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
 from datacondense.methods import Method, State, Task, as_method
+from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
@@ -217,8 +218,8 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
 
 def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
     images = task.real.denormalise(state.images).to("cpu", torch.float32)
-    if "indices" in state.extra:
-        record = record | {"indices": state.extra["indices"].tolist()}
+    if isinstance(state, Chosen):
+        record = record | {"indices": state.indices.tolist()}
     real = task.real
     data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name)
     return CondensedDataset(data, recipe, record)

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,15 +110,13 @@ class RunFolder:
 
     def checkpoint(self, progress: Reached) -> None:
         """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
-        tensors = {f"extra.{name}": tensor for name, tensor in progress.state.extra.items()}
-        tensors |= {"images": progress.state.images, "labels": progress.state.labels}
         about = {
             "record": self.record,
             "done": progress.done,
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        content = pack_tensors(tensors, "checkpoint", about)
+        content = pack_tensors(progress.state.tensors(), "checkpoint", about)
         path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
         try:
             if self._kept is None:
@@ -200,18 +198,14 @@ class RunFolder:
             raise Damaged(path, f"{done} iterations of {steps}")
         if [row.get("iteration") for row in about.metrics] != list(range(done)):
             raise Damaged(path, f"its metrics are not of {done} iterations")
-        device, missing = task.machine.device, {"images", "labels"} - tensors.keys()
-        if missing:
-            raise Damaged(path, f"no tensor {min(missing)!r}")
-        extra = {
-            name.removeprefix("extra."): tensor.to(device)
-            for name, tensor in tensors.items()
-            if name.startswith("extra.")
-        }
-        state = State(tensors["images"].to(device), tensors["labels"], extra)
+        named = {_current(name): tensor.to(task.machine.device) for name, tensor in tensors.items()}
+        expected = {field.name for field in fields(self.method.state)}
+        if named.keys() != expected:
+            raise Damaged(path, f"it holds the tensors {sorted(named)}; expected {sorted(expected)}")
+        state = self.method.state(**named | {"labels": named["labels"].cpu()})
         if wrong := misfit(task, state, self.method.init(task) if self.method.steps else None):
             raise Damaged(path, wrong)
-        if not all(tensor.isfinite().all() for tensor in (state.images, *extra.values())):
+        if not all(tensor.isfinite().all() for tensor in named.values()):
             raise Damaged(path, "its numbers are not finite")
         return Reached(done, state, about.metrics, about.seconds)
 
@@ -225,6 +219,11 @@ class RunFolder:
                 f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
                 "give the same settings, another folder, or --overwrite"
             )
+
+
+def _current(name: str) -> str:
+    """What a tensor of a checkpoint is called; earlier versions had `extra.images.first`."""
+    return name.removeprefix("extra.").replace(".", "_")
 
 
 def _first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any] | None:

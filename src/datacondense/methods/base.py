@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -95,13 +95,26 @@ class Task:
 
 @dataclass(frozen=True)
 class State:
-    """The condensed set between two steps. Never changed in place, so that the last good one survives."""
+    """The condensed set between two steps. Never changed in place, so that the last good one survives.
+
+    A method that carries more along has a subclass: each field is a tensor, and checkpoints keep them all.
+    """
 
     images: Float[Tensor, "n c h w"]
     """Normalised."""
     labels: Int[Tensor, " n"]
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    """What else a method carries along, such as momentum; `indices` when the images are chosen real ones."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class Chosen(State):
+    """Images that are real ones."""
+
+    indices: Int[Tensor, " n"]
+    """Their positions in the real data."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,8 @@ class Method(ABC):
     """On the command line and in records."""
     reference: ClassVar[str]
     """Who published it: for the card of what it makes."""
+    state: ClassVar[type[State]] = State
+    """What `init` and `step` return."""
     open_ended: ClassVar[bool] = False
     """Whether a step is the same however many follow it: an unfinished run may then be given more or fewer
     `iterations`."""
@@ -144,12 +159,17 @@ class Method(ABC):
 
     @abstractmethod
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
-        """Iteration k = 0..steps−1: the new state and its metrics, a function of the arguments alone."""
+        """Iteration k = 0..steps−1: the new state and its metrics, a function of the arguments alone.
+
+        A subclass narrows `state` to its own kind, which is all that it is ever given.
+        """
 
 
 @dataclass(frozen=True)
 class Selection(Method):
     """A method that chooses ipc real images of each class, all in `init`, and takes no steps."""
+
+    state: ClassVar[type[State]] = Chosen
 
     @abstractmethod
     def choose(self, task: Task) -> Int[Tensor, " n"]:
@@ -160,15 +180,15 @@ class Selection(Method):
         """0: everything happens in `init`."""
         return 0
 
-    def init(self, task: Task) -> State:
-        """The chosen images; `extra["indices"]` tells which.
+    def init(self, task: Task) -> Chosen:
+        """The chosen images.
 
         Raises:
             UsageError: a class has fewer images than ipc.
         """
         require_enough_images(task)
         chosen = self.choose(task)
-        return State(task.real_images(chosen), balanced_labels(task), {"indices": chosen})
+        return Chosen(task.real_images(chosen), balanced_labels(task), chosen)
 
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
         """Never called."""

@@ -14,8 +14,8 @@ from datacondense.methods.base import State, Task
 def misfit(task: Task, state: Any, like: State | None = None) -> str | None:
     """What is wrong with a state: found and expected, in one clause; None where it fits `task`.
 
-    Images are ipc of each class, of the data's shape, floating point; labels int64; and `extra` has the
-    tensors of an earlier state `like`. Whether numbers are finite is another question.
+    Images are ipc of each class, of the data's shape, floating point; labels int64; and what else there is
+    has the shapes of an earlier state `like`. Whether numbers are finite is another question.
     """
     return next(_misfits(task, state, like), None)
 
@@ -24,10 +24,12 @@ def _misfits(task: Task, state: Any, like: State | None) -> Iterator[str]:
     if not isinstance(state, State):
         yield f"a {type(state).__name__}; expected a State"
         return
-    images, labels, extra = state.images, state.labels, state.extra
-    tensors = (images, labels, *extra.values()) if isinstance(extra, dict) else ()
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        yield "a state that does not hold tensors; expected images, labels and a dictionary of others"
+    images, labels = state.images, state.labels
+    if wrong := [name for name, value in state.tensors().items() if not isinstance(value, Tensor)]:
+        yield f"a state whose {wrong[0]} is no tensor; expected tensors alone"
+        return
+    if like is not None and type(state) is not type(like):
+        yield f"a {type(state).__name__}; expected a {type(like).__name__}, as before"
         return
     n, shape = task.ipc * task.real.classes, task.real.image_shape
     if images.shape != (n, *shape):
@@ -50,5 +52,5 @@ def _misfits(task: Task, state: Any, like: State | None) -> Iterator[str]:
 def _forms(state: State) -> dict[str, str]:
     return {
         name: f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "")
-        for name, tensor in sorted(state.extra.items())
+        for name, tensor in state.tensors().items()
     }

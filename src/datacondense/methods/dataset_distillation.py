@@ -7,7 +7,7 @@ from math import ceil
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,18 @@ from datacondense.training import Recipe
 
 #: Of Adam: the decay of its two moments.
 BETAS = (0.5, 0.999)
+
+
+@dataclass(frozen=True)
+class Learned(State):
+    """Images and step sizes, each with the moments of Adam."""
+
+    sizes: Float[Tensor, " t"]
+    """s of the steps: η = softplus(s)."""
+    images_first: Float[Tensor, "n c h w"]
+    images_second: Float[Tensor, "n c h w"]
+    sizes_first: Float[Tensor, " t"]
+    sizes_second: Float[Tensor, " t"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class DatasetDistillation(Method):
     reference: ClassVar[str] = (
         "T. Wang, J.-Y. Zhu, A. Torralba, A. A. Efros, *Dataset Distillation*, arXiv 1811.10959."
     )
+
+    state: ClassVar[type[State]] = Learned
 
     iterations: int = 23_600
     """Real minibatches: 400 epochs of MNIST (of CIFAR-10, 19,600)."""
@@ -75,7 +89,7 @@ class DatasetDistillation(Method):
         """The number of iterations."""
         return self.iterations
 
-    def init(self, task: Task) -> State:
+    def init(self, task: Task) -> Learned:
         """Gaussian noise in the order of the steps, the initial step sizes, and moments of zero.
 
         Raises:
@@ -91,57 +105,53 @@ class DatasetDistillation(Method):
         images = torch.randn(len(labels), *task.real.image_shape, generator=task.stream("initial images"))
         images = images.to(task.machine.device, task.machine.dtype)
         size = images.new_tensor(self.step_size).expm1().log()
-        learned = {"images": images, "sizes": size.repeat(self.unroll_epochs * batches)}
-        moments = {f"{name}.{moment}": torch.zeros_like(value)
-                   for name, value in learned.items() for moment in ("first", "second")}  # fmt: skip
-        return State(images, labels, {"sizes": learned["sizes"]} | moments)
+        sizes = size.repeat(self.unroll_epochs * batches)
+        zeros = [torch.zeros_like(value) for value in (images, images, sizes, sizes)]
+        return Learned(images, labels, sizes, *zeros)
 
-    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+    def step(  # type: ignore[override]
+        self, task: Task, state: Learned, k: int
+    ) -> tuple[Learned, dict[str, float]]:
         """One real minibatch: gradients through the training of each network, one step of Adam."""
-        device, sizes = task.machine.device, state.extra["sizes"]
+        device, sizes = task.machine.device, state.sizes
         chosen = self._minibatch(task, k)
         real, real_labels = task.real_images(chosen), task.real.labels[chosen].to(device)
-        loss, gradients = 0.0, {"images": torch.zeros_like(state.images), "sizes": torch.zeros_like(sizes)}
+        loss, by_image, by_size = 0.0, torch.zeros_like(state.images), torch.zeros_like(sizes)
         for j in range(self.networks_per_iteration):
             learner = task.learner(k if self.weights == "random" else 0, j)
             learner.freeze_norms([real])
-            value, by_image, by_step_size = learner.unrolled(
+            value, of_images, of_sizes = learner.unrolled(
                 state.images, state.labels.to(device), F.softplus(sizes), self._batch_size(task),
                 real, real_labels,
             )  # fmt: skip
             loss += float(value) / self.networks_per_iteration
-            gradients["images"] += by_image / self.networks_per_iteration
-            gradients["sizes"] += by_step_size * sizes.sigmoid() / self.networks_per_iteration
+            by_image += of_images / self.networks_per_iteration
+            by_size += of_sizes * sizes.sigmoid() / self.networks_per_iteration
             task.progress.advance(self.passes(task) // (self.iterations * self.networks_per_iteration))
-        state = self._updated(state, gradients, k)
-        return state, {"loss": loss, "step size": float(F.softplus(state.extra["sizes"]).mean())}
+        state = self._updated(state, by_image, by_size, k)
+        return state, {"loss": loss, "step size": float(F.softplus(state.sizes).mean())}
 
     def passes(self, task: Task) -> int:
         """Each step of the unroll goes over its images three times."""
         unrolled = 3 * self.unroll_epochs * task.ipc * task.real.classes
         return self.iterations * self.networks_per_iteration * (self.real_batch + unrolled)
 
-    def recipe(self, task: Task, state: State) -> Recipe:
+    def recipe(self, task: Task, state: Learned) -> Recipe:  # type: ignore[override]
         """Plain gradient descent by the learned step sizes."""
         return Recipe(
             epochs=self.unroll_epochs,
             momentum=0.0,
             weight_decay=0.0,
             batch_size=self._batch_size(task),
-            step_sizes=tuple(F.softplus(state.extra["sizes"]).tolist()),
+            step_sizes=tuple(F.softplus(state.sizes).tolist()),
         )
 
-    def _updated(self, state: State, gradients: dict[str, Tensor], k: int) -> State:
+    def _updated(self, state: Learned, by_image: Tensor, by_size: Tensor, k: int) -> Learned:
         """Images and step sizes after the step k of Adam."""
-        learned = {"images": state.images, "sizes": state.extra["sizes"]}
-        moments: dict[str, Tensor] = {}
-        learning_rate = self.learning_rate * self.decay_factor ** (k * self.stages // self.iterations)
-        adam = Adam(learning_rate, BETAS)
-        for name, gradient in gradients.items():
-            first, second = state.extra[f"{name}.first"], state.extra[f"{name}.second"]
-            learned[name], first, second = adam.step(learned[name], first, second, gradient, k)
-            moments |= {f"{name}.first": first, f"{name}.second": second}
-        return State(learned["images"], state.labels, {"sizes": learned["sizes"]} | moments)
+        adam = Adam(self.learning_rate * self.decay_factor ** (k * self.stages // self.iterations), BETAS)
+        images, *of_images = adam.step(state.images, state.images_first, state.images_second, by_image, k)
+        sizes, *of_sizes = adam.step(state.sizes, state.sizes_first, state.sizes_second, by_size, k)
+        return Learned(images, state.labels, sizes, *of_images, *of_sizes)
 
     def _minibatch(self, task: Task, k: int) -> Int[Tensor, " m"]:
         epoch, batch = divmod(k, ceil(len(task.real) / self.real_batch))

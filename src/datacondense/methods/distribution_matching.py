@@ -15,7 +15,7 @@ from torch import Tensor
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.methods.base import Method, State, Task, balanced_labels
-from datacondense.methods.image_optimisers import Momentum
+from datacondense.methods.image_optimisers import Momentum, Moving
 from datacondense.methods.initial import Initialisation, initial_images
 from datacondense.training import Recipe
 
@@ -32,6 +32,7 @@ class DistributionMatching(Method):
     reference: ClassVar[str] = (
         "B. Zhao, H. Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023."
     )
+    state: ClassVar[type[State]] = Moving
     open_ended: ClassVar[bool] = True
 
     iterations: int = 20_000
@@ -60,12 +61,14 @@ class DistributionMatching(Method):
         """The number of networks drawn."""
         return self.iterations
 
-    def init(self, task: Task) -> State:
+    def init(self, task: Task) -> Moving:
         """The images before the first step, and their momentum."""
         images = initial_images(task, self.initialisation)
-        return State(images, balanced_labels(task), {"momentum": torch.zeros_like(images)})
+        return Moving(images, balanced_labels(task), torch.zeros_like(images))
 
-    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+    def step(  # type: ignore[override]
+        self, task: Task, state: Moving, k: int
+    ) -> tuple[Moving, dict[str, float]]:
         """One network: D = Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², one step of gradient descent on the images."""
         learner = task.learner(k)  # θ ∼ P
         learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k))
@@ -84,8 +87,8 @@ class DistributionMatching(Method):
             distances.append(distance.detach())
             task.progress.advance(self.real_batch)
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
-        S, velocity = descent.step(S, state.extra["momentum"], slopes)
-        return State(S, state.labels, {"momentum": velocity}), {"distance": sum(map(float, distances))}
+        S, velocity = descent.step(S, state.momentum, slopes)
+        return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances))}
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """The paper's; 1000 epochs with the augmentation that the images were learned under."""

@@ -17,7 +17,7 @@ from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.matching import Distance
 from datacondense.methods.base import Method, State, Task, balanced_labels
-from datacondense.methods.image_optimisers import Momentum
+from datacondense.methods.image_optimisers import Momentum, Moving
 from datacondense.methods.initial import Initialisation, initial_images
 from datacondense.networks import MLP, Network
 from datacondense.training import Recipe
@@ -50,6 +50,7 @@ class GradientMatching(Method):
     reference: ClassVar[str] = (
         "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021."
     )
+    state: ClassVar[type[State]] = Moving
     open_ended: ClassVar[bool] = True
 
     iterations: int = 1000
@@ -114,17 +115,19 @@ class GradientMatching(Method):
         rate = self._image_learning_rate(task.network)
         return f"K = {self.iterations}, T = {outer_steps}, ς_θ = {epochs}, η_S = {rate:g}"
 
-    def init(self, task: Task) -> State:
+    def init(self, task: Task) -> Moving:
         """S before the first iteration, and its momentum."""
         images = initial_images(task, self.initialisation)
-        return State(images, balanced_labels(task), {"momentum": torch.zeros_like(images)})
+        return Moving(images, balanced_labels(task), torch.zeros_like(images))
 
-    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+    def step(  # type: ignore[override]
+        self, task: Task, state: Moving, k: int
+    ) -> tuple[Moving, dict[str, float]]:
         """One network's worth of Algorithm 1: draw θ₀, then T times match every class and train θ on S."""
         T, epochs = self._loops(task.ipc)
         descent = Momentum(self._image_learning_rate(task.network), self.image_momentum)  # opt_S
         inner = self._inner_recipe(epochs)
-        S, velocity = state.images.clone(), state.extra["momentum"].clone()
+        S, velocity = state.images.clone(), state.momentum.clone()
         distances: list[Tensor] = []
         learner = task.learner(k)  # θ₀ ∼ P
         optimizer = inner.optimizer(learner.module)
@@ -144,7 +147,7 @@ class GradientMatching(Method):
                 order = task.stream("inner order", k, t)
                 learner.train(S, state.labels, inner, order, optimizer=optimizer, observe=task.observe)
         # Read at the end only: a GPU continues while nothing asks for its numbers.
-        return State(S, state.labels, {"momentum": velocity}), {"distance": sum(map(float, distances)) / T}
+        return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances)) / T}
 
     def _inner_recipe(self, epochs: int) -> Recipe:
         """opt_θ: how the network is trained on S."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
+
+from datacondense.methods.base import State
+
+
+@dataclass(frozen=True)
+class Moving(State):
+    """Images that are learned by `Momentum`."""
+
+    momentum: Float[Tensor, "n c h w"]
+    """Their velocity."""
 
 
 @dataclass(frozen=True)
