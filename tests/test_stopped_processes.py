@@ -55,7 +55,7 @@ VERBS = {
     "search, two workers": ([*SEARCH, "--workers", "2"], [], "out/search.db"),
     "continual": (
         ["continual", "--tasks", "easy", "coloured", "--updates", "100000", "--memory-method", "random",
-         "--out", "out", *SMALL], ["--resume"], "out/settings.json"),
+         "--out", "out", *SMALL], ["--resume"], "out/.*.lock"),
     "paper": (PAPER, [], "results/.claims/*"),
     "paper, two workers": ([*PAPER, "--workers", "2"], [], "results/.claims/*"),
 }  # fmt: skip
@@ -90,12 +90,19 @@ def started(folder: Path, words: list[str]) -> Iterator[BaseProcess]:
         process.join()
 
 
-def begun(folder: Path, sign: str) -> bool:
+def begun(folder: Path, sign: str, since: float) -> bool:
+    """Whether a process that was started then shows the sign; files of one before it do not count."""
+    output = folder / "output.txt"
     if sign == "loaded":
-        return (
-            "tested on" in (folder / "output.txt").read_text() if (folder / "output.txt").exists() else False
-        )
-    return next(folder.glob(sign), None) is not None
+        return output.exists() and "tested on" in output.read_text()
+    return output.exists() and any(written(path) >= since for path in folder.glob(sign))
+
+
+def written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 @pytest.fixture
@@ -116,8 +123,9 @@ def test_a_stopped_process_leaves_with_its_status_and_goes_on(verb: str, home: P
     moments = random.Random(verb)
     for number, status, added in [(signal.SIGTERM, 143, []), (signal.SIGINT, 130, again)]:
         (home / "output.txt").unlink(missing_ok=True)
+        since = time.time()
         with started(home, [*words, *added]) as process:
-            while process.is_alive() and not begun(home, sign):
+            while process.is_alive() and not begun(home, sign, since):
                 time.sleep(0.01)
             time.sleep(moments.uniform(0.0, 1.5))
             assert process.pid
