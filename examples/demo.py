@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import datacondense as dc
-from datacondense.provenance import provenance
+from datacondense.machine.provenance import provenance
 
 OUT = Path("runs/demo")
 NETWORK = dc.ConvNet(width=64, depth=2)  # the paper's network has depth 3 and width 128, for larger images

@@ -32,7 +32,7 @@ from datacondense import (
 )
 from datacondense.methods import State, Task
 from datacondense.methods.base import balanced_labels
-from datacondense.methods.image_optimisers import Moving
+from datacondense.methods.parts.image_optimisers import Moving
 
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=None)
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from datacondense import ConvNet, GradientMatching, Machine, benchmark, cli, load_dataset
-from datacondense.benchmark import ITERATION, Timing, composed, parts
-from datacondense.hardware import forget_peak_memory, peak_memory
+from datacondense import ConvNet, GradientMatching, Machine, cli, load_dataset
+from datacondense.experiments import benchmark
+from datacondense.experiments.benchmark import ITERATION, Timing, composed, parts
+from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.methods import Task
 
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=3)

@@ -249,3 +249,27 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(artifact: Path, tmp_path
     results = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("stopped", "whole")]
     for name, result in results[0].items():
         assert result["accuracies"] == results[1][name]["accuracies"]
+
+
+def test_a_network_that_ends_the_process_ends_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While it is trained, long after the checks: by then its exit is no success."""
+    (tmp_path / "leaving.py").write_text("""if True:
+        import sys, torch
+        class Leaving(torch.nn.Module):
+            def __init__(self, shape, classes):
+                super().__init__()
+                self.last, self.calls = torch.nn.Linear(shape[0] * shape[1] * shape[2], classes), 0
+            def forward(self, x):
+                self.calls += 1
+                if self.calls > 2:
+                    sys.exit(0)
+                return self.last(x.flatten(1))
+        """)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--method", "herding", "--feature-epochs", "2", "--network", "leaving:Leaving", "--quiet"]
+    assert main(["condense", "digits", "--ipc", "1", "--out", "out", *words]) == 1
+    assert "sys.exit(0)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

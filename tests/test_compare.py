@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import toy_dataset
 from datacondense import ConvNet, Machine, RandomSelection, Score, cli, condense, load_dataset
-from datacondense.comparison import welch
+from datacondense.evaluation.comparison import welch
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 

@@ -25,14 +25,13 @@ from datacondense import (
     Recipe,
     condense,
     evaluate,
-    machine,
 )
-from datacondense.benchmark import plain_gradient, plain_image_gradient
 from datacondense.cli import main
-from datacondense.compilation import compiler
 from datacondense.errors import DatacondenseWarning
+from datacondense.experiments.benchmark import plain_gradient, plain_image_gradient
+from datacondense.machine.compilation import compiler
 from datacondense.methods import Task
-from datacondense.methods.whole_set import whole_set_network
+from datacondense.methods.parts.whole_set import whole_set_network
 from datacondense.randomness import stream
 
 pytestmark = [
@@ -231,11 +230,11 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> 
 
 
 def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "compiler", lambda: "c++")
+    monkeypatch.setattr("datacondense.machine.settings.compiler", lambda: "c++")
     undecided = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=None)
     assert not undecided.for_work(100_000, 8, 8).compile
     assert undecided.for_work(1_000_000, 28, 28).compile
     assert not Machine(torch.device("cpu"), "float64", 8, compile=None).for_work(10**9, 28, 28).compile
     assert not PLAIN.for_work(10**9, 28, 28).compile
-    monkeypatch.setattr(machine, "compiler", lambda: None)
+    monkeypatch.setattr("datacondense.machine.settings.compiler", lambda: None)
     assert not undecided.for_work(10**9, 28, 28).compile

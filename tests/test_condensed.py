@@ -26,10 +26,10 @@ from datacondense import (
     condense,
 )
 from datacondense import GradientMatching as Matching
-from datacondense.condensed import CARD, CHECKPOINT, METRICS, PARQUET, PICTURE, RESULT, TENSORS
+from datacondense.artifact.condensed import CARD, CHECKPOINT, METRICS, PARQUET, PICTURE, RESULT, TENSORS
+from datacondense.artifact.picture import picture, to_pil
 from datacondense.machine import Machine
 from datacondense.reading import pack_tensors, read_tensors
-from datacondense.report.picture import picture, to_pil
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 

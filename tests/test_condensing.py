@@ -29,7 +29,7 @@ from datacondense import (
     condense,
     condensing,
 )
-from datacondense.condensed import CHECKPOINT
+from datacondense.artifact.condensed import CHECKPOINT
 from datacondense.stopping import Terminated
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")

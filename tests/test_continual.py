@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
 
 from conftest import toy_dataset
 from datacondense import (
@@ -35,6 +34,7 @@ from datacondense.experiments.continual import (
 )
 from datacondense.experiments.continual.heads import Examples
 from datacondense.experiments.continual.learning import Experiment, Trial
+from datacondense.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ def tasks() -> dict[str, DataSplits]:
 @pytest.fixture
 def trial(tasks: dict[str, DataSplits], tiny_network, exact: Machine) -> Trial:
     experiment = Experiment(tasks, replace(HOW, memory=10), tiny_network, exact, trials=1)
-    return Trial(experiment, 0, None, replace=False, bar=tqdm(disable=True))
+    return Trial(experiment, 0, None, replace=False, progress=Progress(show=False))
 
 
 def test_the_loss_by_hand() -> None:

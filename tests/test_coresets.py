@@ -31,8 +31,9 @@ from datacondense import (
 )
 from datacondense.cli import main
 from datacondense.files import cache_folder
-from datacondense.methods import Task, whole_set
-from datacondense.methods.whole_set import ForgettingEvents, whole_set_network
+from datacondense.methods import Task
+from datacondense.methods.parts import whole_set
+from datacondense.methods.parts.whole_set import ForgettingEvents, whole_set_network
 
 NETWORK = ConvNet(width=4, depth=2)
 CPU = Machine(torch.device("cpu"), "float32", None)

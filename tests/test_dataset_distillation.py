@@ -28,8 +28,8 @@ from datacondense import (
     evaluate,
     load_dataset,
 )
+from datacondense.artifact.condensed import CARD, CHECKPOINT, TENSORS
 from datacondense.cli import main
-from datacondense.condensed import CARD, CHECKPOINT, TENSORS
 from datacondense.methods import Task
 from datacondense.networks import Architecture, freeze_batchnorm
 from datacondense.randomness import global_stream, stream

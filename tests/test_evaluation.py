@@ -26,7 +26,7 @@ from datacondense import (
     load_dataset,
 )
 from datacondense.evaluation import evaluate_recorded
-from datacondense.trials import KeptTrials
+from datacondense.evaluation.trials import KeptTrials
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 

@@ -43,7 +43,7 @@ from datacondense.experiments.paper.measured import read_runs
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
-from datacondense.hardware import hardware
+from datacondense.machine.processor import hardware
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)

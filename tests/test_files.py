@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from datacondense.errors import UsageError
 from datacondense.files import MARKER, SOFTWARE, is_ours, locked, require_ours, write_atomically
 from datacondense.machine import Machine
-from datacondense.provenance import provenance
+from datacondense.machine.provenance import provenance
 from datacondense.reading import pack_tensors
 
 # Children of a fork write and die; they start no threads.

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datacondense import CondensedDataset, DatacondenseError
-from datacondense.condensed import CHECKPOINT, TENSORS
+from datacondense.artifact.condensed import CHECKPOINT, TENSORS
+from datacondense.artifact.picture import picture
 from datacondense.reading import pack_tensors, read_tensors
-from datacondense.report.picture import picture
 from dying import Drift, run
 from fuzzing import damaged_bytes, damaged_json
 

@@ -20,17 +20,18 @@ from hypothesis import strategies as st
 
 from conftest import toy_dataset
 from datacondense import ConvNet, DatacondenseError, DataSplits, Machine, RandomSelection, Recipe, UsageError
-from datacondense.calibration import MicroBatch, calibration
 from datacondense.condensing import condense, run_result
 from datacondense.evaluation import evaluate_recorded
+from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.continual import Continual, ContinualResult, run_continual
 from datacondense.experiments.paper import Cell, Entry, Folders, Sets, estimate_time, run_table
 from datacondense.experiments.search import read_space
 from datacondense.experiments.search.page import search_plots, search_section
 from datacondense.files import cache_folder
-from datacondense.methods import Task, whole_set
-from datacondense.trials import KeptTrials
+from datacondense.machine.calibration import MicroBatch, calibration
+from datacondense.methods import Task
+from datacondense.methods.parts import whole_set
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 bounded = settings(deadline=None, max_examples=EXAMPLES)
@@ -164,7 +165,7 @@ def test_a_measurement_that_does_not_fit_is_made_again(
     micro_batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path))
-    monkeypatch.setattr("datacondense.calibration._seconds_per_image", lambda *of: 1.0)
+    monkeypatch.setattr("datacondense.machine.calibration._seconds_per_image", lambda *of: 1.0)
     calibration.cache_clear()
     measured = calibration(torch.device("cpu"))
     (file,) = tmp_path.iterdir()

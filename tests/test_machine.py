@@ -14,12 +14,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import toy_dataset
-from datacondense import ConvNet, GradientMatching, Machine, UsageError, condense, evaluate, load_dataset
-from datacondense.benchmark import plain_gradient, plain_image_gradient
-from datacondense.calibration import Calibration, _measured
-from datacondense.hardware import hardware
+from datacondense import (
+    ConvNet,
+    GradientMatching,
+    Learner,
+    Machine,
+    UsageError,
+    condense,
+    evaluate,
+    load_dataset,
+)
+from datacondense.experiments.benchmark import plain_gradient, plain_image_gradient
+from datacondense.machine.calibration import Calibration, _measured
+from datacondense.machine.processor import hardware
+from datacondense.machine.provenance import provenance
 from datacondense.methods import Task
-from datacondense.provenance import provenance
 from datacondense.randomness import global_stream, stream
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -56,6 +65,12 @@ def test_fresh_networks_depend_on_seed_and_step_only(exact: Machine, toy) -> Non
     assert torch.equal(weights(0, 2), weights(0, 2))
     assert not torch.equal(weights(0, 2), weights(0, 3))
     assert not torch.equal(weights(0, 2), weights(1, 2))
+
+
+def test_an_existing_module_keeps_its_weights(exact: Machine) -> None:
+    learner = Learner.of(nn.utils.skip_init(nn.Linear, 2, 2), exact)
+    with pytest.raises(UsageError, match="an existing module has its weights"):
+        learner.draw()
 
 
 def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
@@ -109,7 +124,7 @@ def test_apples_gpu_is_taken_where_it_can_compute_what_is_asked(monkeypatch: pyt
         measured.append(device)
         return Calibration(bfloat16=True, micro_batch=8)
 
-    monkeypatch.setattr("datacondense.machine.calibration", calibration)
+    monkeypatch.setattr("datacondense.machine.settings.calibration", calibration)
     found = Machine.detect()
     assert (found.device.type, found.precision, found.micro_batch) == ("mps", "bfloat16", None)
     assert measured == [found.device]
@@ -143,7 +158,9 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
 def test_pieces_are_of_the_size_that_the_cache_holds_best(
     seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datacondense.calibration._seconds_per_image", lambda _, __, size: seconds[size])
+    monkeypatch.setattr(
+        "datacondense.machine.calibration._seconds_per_image", lambda _, __, size: seconds[size]
+    )
     assert _measured(torch.device("cpu")).micro_batch == expected
 
 

@@ -7,17 +7,32 @@ import pty
 import re
 import termios
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import toy_dataset
-from datacondense import ConvNet, DatasetDistillation, GradientMatching, Herding, Machine, condense, evaluate
-from datacondense import progress as progress_module
+from datacondense import (
+    ConvNet,
+    DatasetDistillation,
+    DataSplits,
+    GradientMatching,
+    Herding,
+    Machine,
+    RandomSelection,
+    condense,
+    evaluate,
+)
+from datacondense.experiments.continual import Continual, run_continual
+from datacondense.experiments.search.running import search
+from datacondense.experiments.search.space import Grid
+from datacondense.experiments.search.stages import Search
 from datacondense.methods import Task
 from datacondense.progress import Progress
-from datacondense.report.opening import counts, opening
-from datacondense.report.text import duration
+from datacondense.progress import showing as progress_module
+from datacondense.progress.opening import counts, opening
+from datacondense.text import duration
 
 NETWORK = ConvNet(width=3, depth=1)
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=8)
@@ -71,7 +86,7 @@ def test_the_reason_for_compiling_or_not_is_told(machine: Machine, images: int, 
 
 
 def test_the_time_ahead_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datacondense.report.opening.seconds_per_image", lambda *_: 0.5)
+    monkeypatch.setattr("datacondense.progress.opening.seconds_per_image", lambda *_: 0.5)
     task = Task(toy_dataset(60), 1, NETWORK, 0, MACHINE)
     method = GradientMatching(iterations=1000)  # 60 real images each
     assert "roughly 8 h 20 min, until " in list(opening(task, method))[2]
@@ -194,3 +209,35 @@ def test_on_a_terminal_the_bar_moves_within_an_iteration(
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_continual_learning_and_search_say_what_will_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = {name: DataSplits(toy_dataset(30, seed=i), toy_dataset(9)) for i, name in enumerate("ab")}
+    settings = Continual(2, RandomSelection(), updates=2, fine_tuning_epochs=1)
+    run_continual(tasks, settings, NETWORK, trials=1, machine=MACHINE, progress=True)
+    said = capsys.readouterr().err
+    assert said.count("toy: 30 training images of 1×8×8, 3 classes") >= 2
+    assert "2 tasks in turn, 1 seed, about 2 updates per stage, a memory of 2 images per class" in said
+    assert "a measured estimate follows" in said
+    space = Grid({"width": [1, 2], "depth": [1]})
+    quick = Search(ipc=1, epochs=1, whole_updates=1, sample=2)
+    search(tasks["a"], ["random"], space, quick, out=tmp_path, machine=MACHINE, progress=True)
+    said = capsys.readouterr().err
+    assert "2 of 2 networks on random, 1 epochs; then those found and 2 others on all images" in said
+    assert "random (1 of 2): 2 networks to train" in said
+    search(tasks["a"], ["random"], space, quick, out=tmp_path / "quiet", machine=MACHINE)
+    assert capsys.readouterr().err == ""
+
+
+def test_units_that_were_done_before_do_not_count_for_the_pace(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("learn", 10, "stage", images=10, show=True)
+    with progress.start():
+        progress.skip(8)  # at once
+        for _ in range(2):
+            progress.advance(5)
+            clock.now += 100
+    assert "about 3 min" in capsys.readouterr().err  # one of ten is left, and half of one took 100 seconds

@@ -48,6 +48,8 @@ def test_splits_are_condensed_by_their_training_part() -> None:
         ({"method": 3}, "found int as method; expected a name"),
         ({"network": "convne"}, "unknown network 'convne'; did you mean 'convnet'"),
         ({"network": 3}, "found int as network; expected a name such as 'convnet'"),
+        ({"network": ConvNet}, r"found the class ConvNet as network; .*: ConvNet\(\)"),
+        ({"ipc": "1"}, "must be a whole number of at least 1; found '1'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")

@@ -30,7 +30,7 @@ from datacondense import (
     condensing,
     load_dataset,
 )
-from datacondense.condensed import CHECKPOINT, FILES, PREVIOUS, TENSORS
+from datacondense.artifact.condensed import CHECKPOINT, FILES, PREVIOUS, TENSORS
 from datacondense.errors import DatacondenseWarning
 from datacondense.files import LOCK
 from datacondense.reading import pack_tensors, read_tensors

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from datacondense import UsageError
+from datacondense import UsageError, condense
 from datacondense.cli import main
 from datacondense.experiments.search.running import search
-from datacondense.files import MARKER, is_ours, locked
+from datacondense.files import MARKER, is_ours, locked, write_json
 from test_hostile_files import MACHINE, SPLITS, continual
 
 FOREIGN = '{"somebody": "else"}'
@@ -141,3 +144,65 @@ def test_a_run_of_continual_learning_continues_wherever_it_died(tmp_path: Path) 
     assert int(done.stdout.split()[-1]) > 9
     assert continual(tmp_path / "same").to_json() == continual(tmp_path / "undisturbed").to_json()
     assert not list((tmp_path / "same").rglob("*.tmp")), "left-overs"
+
+
+def photos(folder: Path) -> Path:
+    """A folder of images by class."""
+    for label in ("cat", "dog"):
+        for i in range(3):
+            place = folder / "photos" / "train" / label / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 40 * i + 100 * (label == "cat")).save(place)
+    return folder / "photos"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["continual", "--tasks", "photos", "digits", "--out", "photos/out"],
+        ["continual", "--tasks", "digits", "photos", "--out", "out", "--memories", "photos/out"],
+        ["search", "photos", "--out", "photos/out"],
+    ],
+    ids=["continual", "memories", "search"],
+)
+def test_nothing_is_written_inside_the_data(
+    words: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = photos(home)
+    assert "inside" in refused(capsys, *words)
+    assert [path.name for path in data.iterdir()] == ["train"]
+
+
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "search.db")) as database:
+        database.execute("CREATE TABLE mine (x)")
+    before = (tmp_path / "search.db").read_bytes()
+    with pytest.raises(UsageError, match=r"search\.db exists, and nothing in it proves"):
+        search(SPLITS["x"], ["random"], out=tmp_path, machine=MACHINE)
+    assert (tmp_path / "search.db").read_bytes() == before
+
+
+def test_the_home_folder_is_found_behind_a_flag(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(home / "me"))
+    (home / "me").mkdir()
+    small = ["condense", "digits", "--ipc", "1", "--method", "random", "--quiet"]
+    assert main([*small, "--out=~/set"]) == 0
+    assert main(["show", str(home / "me" / "set"), "--out=~/set.png"]) == 0
+    assert {path.name for path in (home / "me").iterdir()} == {"set", "set.png"}
+    assert not (home / "~").exists()
+
+
+def test_a_result_of_ours_may_be_replaced_whatever_its_suffix_is(tmp_path: Path) -> None:
+    write_json(tmp_path / "scores.dat", {"run": {"versions": {"datacondense": "0.1.0"}}})
+    assert is_ours(tmp_path / "scores.dat")
+    (tmp_path / "mine.dat").write_text("mine")
+    assert not is_ours(tmp_path / "mine.dat")
+
+
+def test_where_a_damaged_checkpoint_hides_what_it_is_the_way_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\0\1\2")
+    (tmp_path / "checkpoint.previous.safetensors").touch()
+    with pytest.raises(UsageError, match="move it away, after which --resume continues from the checkpoint"):
+        condense(SPLITS["x"].train, 1, "random", out=tmp_path, machine=MACHINE, resume=True)

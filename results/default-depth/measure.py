@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import datacondense as dc
-from datacondense.provenance import provenance
+from datacondense.machine.provenance import provenance
 from datacondense.randomness import stream
 
 ITERATIONS, NETWORKS, SEEDS, DEPTHS = 30, 5, (0, 1), (1, 2, 3)

@@ -1,6 +1,6 @@
 """What `import datacondense` offers."""
 
-from datacondense.condensed import CondensedDataset
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError

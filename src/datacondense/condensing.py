@@ -13,20 +13,20 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from datacondense.condensed import RESULT, CondensedDataset
+from datacondense.artifact.condensed import RESULT, CondensedDataset
+from datacondense.artifact.record import SCHEMA, Record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.hardware import forget_peak_memory, peak_memory
 from datacondense.machine import Machine
+from datacondense.machine.memory import forget_peak_memory, peak_memory
+from datacondense.machine.provenance import Provenance, provenance, versions
 from datacondense.methods import Method, State, Task, as_method
 from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
-from datacondense.provenance import Provenance, provenance, versions
+from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
-from datacondense.record import SCHEMA, Record
-from datacondense.report.opening import opening
 from datacondense.run_folder import Reached, RunFolder
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
@@ -80,8 +80,8 @@ def condense(
         DatacondenseError: the loss became infinite or NaN, and the checkpoint has the last good state; the
             method returned something else than it must; checkpoints are damaged.
     """
-    if ipc < 1:
-        raise UsageError(f"images per class (--ipc) must be at least 1; found {ipc}")
+    if not isinstance(ipc, int) or ipc < 1:
+        raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
     real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
     if ipc > (largest := max(map(len, real.indices_by_class))):
@@ -98,7 +98,10 @@ def condense(
     record = _record(task, method)
     if out is None:
         return _condensed(task, method, record, recipe, None, resume=False)
-    run = RunFolder(_outside_of(real, Path(out).expanduser()), record, method)
+    folder = Path(out).expanduser()
+    if real.source:
+        real.source.require_outside(folder)
+    run = RunFolder(folder, record, method)
     if resume and (finished := run.finished()):
         return finished
     with run.working(resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task)):
@@ -257,17 +260,6 @@ def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
             f"{', '.join(broken)} became infinite or NaN in iteration {k}; stopped with the state before it. "
             "A lower image or network learning rate usually helps"
         )
-
-
-def _outside_of(real: ImageDataset, out: Path) -> Path:
-    """`out`, unless files there would be taken for data when the real images are read again."""
-    folder = real.source.folder if real.source else None
-    if folder and out.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"{out} is inside {folder}, which the images are read from: what is written there would become "
-            "part of the data; choose another folder with --out"
-        )
-    return out
 
 
 def _needed_bytes(task: Task) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +87,21 @@ def is_ours(path: Path) -> bool:
 
     The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown; `SOFTWARE` in PNG and
     parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
-    `datacondense` in each of them.
+    `datacondense` in each of them; in SQLite, the tables of Optuna's studies. Files with another
+    suffix may be JSON or PNG, whose names people choose.
     """
-    prove = _PROOFS.get(path.suffix)
-    try:
-        return path.is_file() and (path.stat().st_size == 0 or (prove is not None and prove(path)))
-    except (OSError, ValueError, RecursionError):
-        return False
+    proofs = [_PROOFS[path.suffix]] if path.suffix in _PROOFS else [_json_is_ours, _png_is_ours]
+    with suppress(OSError):
+        return path.is_file() and (path.stat().st_size == 0 or any(_proves(proof, path) for proof in proofs))
+    return False
 
 
-def require_ours(path: Path, flag: str = "--out") -> None:
+def require_ours(path: Path, flag: str = "--out", hint: str = "") -> None:
     """Raise `UsageError` where `path` exists and is not provably ours. `flag` chooses another place."""
     if os.path.lexists(path) and not is_ours(path):
         raise UsageError(
             f"{path} exists, and nothing in it proves that datacondense wrote it, so it is not replaced; "
-            f"move it away or choose another place with {flag}"
+            f"move it away{hint} or choose another place with {flag}"
         )
 
 
@@ -162,6 +163,13 @@ def _cannot_write(folder: Path, error: OSError, flag: str = "--out") -> UsageErr
     )
 
 
+def _proves(proof: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return proof(path)
+    except (OSError, ValueError, RecursionError, sqlite3.Error):
+        return False
+
+
 def _safetensors_is_ours(path: Path) -> bool:
     # What follows the length of the header. It survives where the rest of the file is damaged.
     with path.open("rb") as file:
@@ -209,6 +217,12 @@ def _lines_are_ours(path: Path) -> bool:
     return all(isinstance(row, dict) and SOFTWARE in row for row in rows)
 
 
+def _studies_are_ours(path: Path) -> bool:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {"studies", "trials", "version_info"} <= tables
+
+
 #: Of files from before there was a common name: what their one entry was called, and how it began.
 _EARLIER_ENTRIES = (
     rb'record":"{\"class_names\"',
@@ -224,6 +238,7 @@ _PROOFS = {
     ".md": _markdown_is_ours,
     ".json": _json_is_ours,
     ".jsonl": _lines_are_ours,
+    ".db": _studies_are_ours,
 }
 
 

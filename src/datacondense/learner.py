@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datacondense.augmentation import Transform, augment, untouched
-from datacondense.compilation import Compiled
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
+from datacondense.machine.compilation import Compiled
 from datacondense.matching import Distance, by_forward_mode, loss_and_gradient, pull_back, unrolled_gradient
 from datacondense.networks import Network, build_network, freeze_batchnorm, normalises_by_batch
 from datacondense.stopping import check_stop
@@ -49,9 +49,15 @@ class Learner:
 
     @classmethod
     def of(cls, network: nn.Module, machine: Machine | None = None) -> Learner:
-        """A learner of an existing module, moved to the machine (detected by default) with its weights."""
+        """A learner of an existing module, moved to the machine (detected by default) with its weights, which
+        cannot be drawn anew: `draw` raises `UsageError`.
+        """
+
+        def build() -> nn.Module:
+            raise UsageError("an existing module has its weights; Learner.for_images draws new ones")
+
         machine = machine or Machine.detect()
-        learner = cls(lambda: network, machine)
+        learner = cls(build, machine)
         learner._module = machine.place(network)
         return learner
 

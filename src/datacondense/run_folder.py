@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from datacondense.condensed import (
+from datacondense.artifact.condensed import (
     CHECKPOINT,
     METRICS,
     PARQUET,
@@ -31,6 +31,7 @@ from datacondense.condensed import (
     unfinished,
     write_artifact,
 )
+from datacondense.artifact.record import Record
 from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
 from datacondense.files import (
     SOFTWARE,
@@ -42,7 +43,6 @@ from datacondense.files import (
 from datacondense.methods import Method, State, Task
 from datacondense.methods.contract import misfit
 from datacondense.reading import Damaged, pack_tensors, read_tensors
-from datacondense.record import Record
 from datacondense.settings import later
 
 

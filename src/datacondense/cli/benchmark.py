@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from datacondense.benchmark import benchmark
 from datacondense.cli.flags import JsonFlags, MachineFlags
 from datacondense.errors import COUNT
+from datacondense.experiments.benchmark import benchmark
 
 
 def run(

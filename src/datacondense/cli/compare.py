@@ -6,6 +6,7 @@ from functools import partial
 
 from tyro.conf import OmitArgPrefixes
 
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.cli.flags import (
     Artifacts,
     DataFlags,
@@ -15,11 +16,10 @@ from datacondense.cli.flags import (
     TrainingFlags,
     note_other_images,
 )
-from datacondense.comparison import NOTE, Row, table
-from datacondense.condensed import CondensedDataset
 from datacondense.errors import UsageError
 from datacondense.evaluation import evaluate_recorded, require_buildable, require_same_shape
-from datacondense.trials import KeptTrials
+from datacondense.evaluation.comparison import NOTE, Row, table
+from datacondense.evaluation.trials import KeptTrials
 
 
 def run(

@@ -18,7 +18,7 @@ from datacondense.cli.flags import (
     TrainingFlags,
 )
 from datacondense.condensing import condense
-from datacondense.errors import COUNT
+from datacondense.errors import COUNT, printable
 from datacondense.methods import METHODS, Method
 from datacondense.networks import parse_network
 
@@ -71,4 +71,4 @@ def run(
     following = ["datacondense", "evaluate", str(folder)]
     if network != TrainingFlags().networks:
         following += ["--networks", network]
-    print(f"{condensed!r} is in {folder}; next: {shlex.join(following)}")
+    print(printable(f"{condensed!r} is in {folder}; next: {shlex.join(following)}"))

@@ -20,11 +20,11 @@ from datacondense.experiments.continual import (
     run_continual,
     to_common_shape,
 )
+from datacondense.experiments.plots import require_plots
 from datacondense.files import require_new_file, write_json
+from datacondense.machine.provenance import provenance
 from datacondense.methods import METHODS, Method
 from datacondense.networks import parse_network
-from datacondense.provenance import provenance
-from datacondense.report.plots import require_plots
 
 
 def run(
@@ -96,6 +96,7 @@ def run(
         Path | None, UNSAID, arg(metavar="FILE", help="Write accuracies and circumstances there.")
     ] = None,
     plot: Annotated[Switch, arg(help="Draw mean accuracy by stage next to the file of --json.")] = False,
+    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Learn `tasks` with a memory that the method with these `settings` fills."""
@@ -124,6 +125,7 @@ def run(
         memories=memories,
         resume=resume,
         overwrite=overwrite,
+        progress=not quiet,
     )
     print(result)
     if json:

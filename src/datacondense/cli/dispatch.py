@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import wraps
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 
 import tyro
 
@@ -32,6 +35,9 @@ METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
 CONTINUING, KEPT = ("paper", "search"), "what was finished is kept; the same command continues"
+
+#: A path in the home folder, also behind --flag=, where no shell expands it.
+_HOME = re.compile(r"^(--[\w-]+=|)~(?=/|$)")
 
 USAGE = """\
 usage: datacondense VERB ...
@@ -68,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     imports = without_torch() if helps and own_process else nullcontext()
     try:
         with stoppable(), warnings_in_one_line(), plain_words(), imports:
-            run = _verb(verb, words)
-            flags = ["--help"] if helps else words
+            run = _guarded(_verb(verb, words))
+            flags = ["--help"] if helps else [_HOME.sub(_home, word) for word in words]
             tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
                      config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
     except DatacondenseError as error:
@@ -92,6 +98,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
              "need less", error)  # fmt: skip
         return 1
     return 0
+
+
+def _home(match: re.Match[str]) -> str:
+    return match[1] + str(Path.home())
+
+
+def _guarded(run: Callable[..., None]) -> Callable[..., None]:
+    """`run`, which ends the process neither with success nor otherwise because code of the user's says so."""
+
+    @wraps(run)
+    def guarded(*arguments: object, **settings: object) -> None:
+        try:
+            run(*arguments, **settings)
+        except SystemExit as ended:
+            raise DatacondenseError(
+                f"code that the run called, that of your network say, ended it by sys.exit({ended.code!r})"
+            ) from ended
+
+    return guarded
 
 
 def _say(verb: str, message: str, error: BaseException) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.cli.flags import (
     DataFlags,
     JsonFlags,
@@ -17,12 +18,11 @@ from datacondense.cli.flags import (
     TrainingFlags,
     note_other_images,
 )
-from datacondense.condensed import CondensedDataset
 from datacondense.condensing import run_result
 from datacondense.data import ImageDataset
 from datacondense.evaluation import evaluate_recorded, require_buildable
+from datacondense.evaluation.trials import KeptTrials
 from datacondense.training import Recipe
-from datacondense.trials import KeptTrials
 
 
 def run(

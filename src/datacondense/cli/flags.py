@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.cli.help import UNSAID
-from datacondense.condensed import CondensedDataset
 from datacondense.data import DataSplits, Source, load_dataset
 from datacondense.errors import COUNT
 from datacondense.files import require_new_file, write_json

@@ -9,14 +9,14 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed, note_other_images
-from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.artifact.condensed import TENSORS, CondensedDataset
+from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed, Switch, note_other_images
 from datacondense.errors import COUNT, Range
+from datacondense.experiments.plots import can_plot
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
 from datacondense.experiments.search.stages import SELECTED, Search, require_proxies
 from datacondense.files import require_new_file
-from datacondense.report.plots import can_plot
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def run(
     output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     seed: Seed = 0,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
+    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Rank ConvNets on proxies of a dataset and compare with training on all of it."""
@@ -99,6 +100,7 @@ def run(
         workers=sharing.workers,
         heartbeat=sharing.heartbeat,
         machine=machine,
+        progress=not quiet,
     )
     print(f"{summary(result)}\neverything is in {folder}")
     output.write(result)

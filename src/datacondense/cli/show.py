@@ -7,11 +7,11 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from datacondense.artifact.condensed import CondensedDataset
+from datacondense.artifact.picture import picture, png, side_by_side
 from datacondense.cli.flags import Artifacts, Switch
-from datacondense.condensed import CondensedDataset
-from datacondense.errors import UsageError
+from datacondense.errors import UsageError, printable
 from datacondense.files import require_new_file, write_atomically
-from datacondense.report.picture import picture, png, side_by_side
 
 
 def run(
@@ -40,4 +40,4 @@ def run(
         titles = [f"{s.data.name}, {s.record['method']['name']}" for s in sets]
         drawn = side_by_side([picture(s.data, columns=columns, scale=scale) for s in sets], titles)
     write_atomically(out, png(drawn))
-    print(out)
+    print(printable(str(out)))

@@ -188,6 +188,8 @@ def _read(place: _Place, source: Source) -> DataSplits:
     """The images at `place`, read as `source` says; what they have as their source can be read again."""
     how = Reading(source.image_column, source.label_column, place.usual_label, parse_size(source.resize))
     if place.at is None:
+        if how.image_column or how.label_column:
+            raise UsageError(f"{place.name}: columns are named, but the built-in dataset has none")
         found = _digits(how)
     elif isinstance(place.at, Path):
         found = read_path(place.at, how)

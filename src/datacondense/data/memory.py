@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datacondense.errors import DatacondenseError
-from datacondense.hardware import available_memory
+from datacondense.machine.memory import available_memory
 
 #: Images are in memory twice while test images are set aside.
 _COPIES = 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, UsageError
 
 if TYPE_CHECKING:
     from datacondense.data.loading import DataSplits
@@ -48,6 +48,14 @@ class Source:
         from datacondense.data.loading import folder_of
 
         return folder_of(self)
+
+    def require_outside(self, out: Path) -> None:
+        """Raise `UsageError` where what is written to the folder `out` would be read as data next time."""
+        if (folder := self.folder) and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{out} is inside {folder}, which the images are read from: what is written there would "
+                "become part of the data; choose another folder with --out"
+            )
 
     @classmethod
     def from_record(cls, record: Any) -> Source:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from datacondense.errors import COUNT, RATE, UsageError
 from datacondense.methods.base import Method, State, Task
-from datacondense.methods.image_optimisers import Adam
+from datacondense.methods.parts.image_optimisers import Adam
 from datacondense.training import Recipe
 
 #: Of Adam: the decay of its two moments.

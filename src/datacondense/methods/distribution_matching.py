@@ -15,8 +15,8 @@ from torch import Tensor
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.methods.base import Method, State, Task, balanced_labels
-from datacondense.methods.image_optimisers import Momentum, Moving
-from datacondense.methods.initial import Initialisation, initial_images
+from datacondense.methods.parts.image_optimisers import Momentum, Moving
+from datacondense.methods.parts.initial import Initialisation, initial_images
 from datacondense.training import Recipe
 
 

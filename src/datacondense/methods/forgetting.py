@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datacondense.errors import UsageError
 from datacondense.methods.base import Task
-from datacondense.methods.features import TrainedSelection, class_by_class
+from datacondense.methods.parts.features import TrainedSelection, class_by_class
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from datacondense.methods.base import Task
-from datacondense.methods.features import TrainedSelection, class_by_class, distances
+from datacondense.methods.parts.features import TrainedSelection, class_by_class, distances
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError, unknown_name
-from datacondense.hardware import total_memory
+from datacondense.machine.memory import total_memory
 from datacondense.networks.base import Architecture, Network
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
@@ -74,6 +74,10 @@ def as_network(network: Network | str | None) -> Network:
         return ConvNet()
     if isinstance(network, str):
         return parse_network(network)
+    given: object = network  # a class is callable, too, but not with images and classes
+    if isinstance(given, type) and issubclass(given, Architecture):
+        name = given.__name__
+        raise UsageError(f"found the class {name} as network; expected one with its settings: {name}()")
     if not callable(network):
         raise UsageError(
             f"found {type(network).__name__} as network; expected a name such as 'convnet', one of ours such "

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
-from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.artifact.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset
 from datacondense.errors import DatacondenseError, UsageError
@@ -19,9 +18,10 @@ from datacondense.experiments.continual.settings import Continual
 from datacondense.experiments.continual.tasks import shown_shape
 from datacondense.learner import Learner
 from datacondense.machine import Machine
+from datacondense.machine.provenance import versions
 from datacondense.methods.base import Selection
 from datacondense.networks import Network, describe_network
-from datacondense.provenance import versions
+from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe
 
@@ -122,9 +122,9 @@ class Trial:
     """One seed: `rows` has the accuracies on the tasks seen after each finished stage."""
 
     def __init__(
-        self, experiment: Experiment, seed: int, memories: Path | None, *, replace: bool, bar: tqdm[Any]
+        self, experiment: Experiment, seed: int, memories: Path | None, *, replace: bool, progress: Progress
     ) -> None:
-        self.experiment, self.seed, self.bar = experiment, seed, bar
+        self.experiment, self.seed, self.progress = experiment, seed, progress
         self.memories, self.replace = memories, replace
         self.rows: list[tuple[float, ...]] = []
         self.seconds = 0.0
@@ -168,6 +168,7 @@ class Trial:
                 out=x.memory_folder(self.memories, task, self.seed) if self.memories else None,
                 resume=not self.replace,
                 overwrite=self.replace,
+                progress=self.progress.show,
             )
             self._kept[task] = condensed.data
         return self._kept[task]
@@ -191,9 +192,9 @@ class Trial:
             return incremental_loss(logits, targets, allowed, taught, temperature)
 
         def advance(batch: Tensor, logits: Tensor) -> None:
-            self.bar.update(len(batch))
+            self.progress.advance(len(batch))
 
-        self.bar.set_description(f"seed {self.seed}, {what} {x.names[stage]}")
+        self.progress.call(f"seed {self.seed}, {what} {x.names[stage]}")
         with global_stream(self.seed, f"continual {what} dropout", stage):
             x.learner.train(
                 examples.images,

@@ -7,7 +7,6 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from datacondense.evaluation import Score
 from datacondense.experiments.continual.plot import plot_continual
 from datacondense.experiments.continual.result import ContinualResult
 from datacondense.experiments.continual.settings import Continual
@@ -56,7 +55,7 @@ def _section(chain: str, results: dict[str, ContinualResult]) -> str:
     lines = [["memory", *columns], ["---"] * (1 + len(columns))]
     for variant, result in results.items():
         means = [_mean(variant, result, task) for task in tasks]
-        lines.append([variant, *means, *(_percent(result.forgetting(task)) for task in tasks[:-1])])
+        lines.append([variant, *means, *(result.forgetting(task).percent for task in tasks[:-1])])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     scales = "".join(f"- {variant}: {_scale(result)}\n" for variant, result in results.items())
     return f"### {' → '.join(tasks)}\n\n{table}\n{scales}\n![mean accuracy](continual-{chain}.png)\n"
@@ -66,7 +65,7 @@ def _mean(variant: str, result: ContinualResult, task: str) -> str:
     # The local svhn_mini stands where the paper has SVHN in full.
     paper = tuple(name.removesuffix("_mini") for name in result.tasks)
     reported = CONTINUAL.get((variant, task.removesuffix("_mini"))) if paper == _PAPER else None
-    measured = _percent(result.mean(task))
+    measured = result.mean(task).percent
     return f"{measured} / {reported}" if reported else measured
 
 
@@ -98,7 +97,3 @@ def _scale(result: ContinualResult) -> str:
             *[UNCONVERGED] * (min(shares) < CONVERGED_FROM),
         ]
     )
-
-
-def _percent(score: Score) -> str:
-    return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}"

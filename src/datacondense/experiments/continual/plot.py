@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datacondense.errors import UsageError
 from datacondense.experiments.continual.result import ContinualResult
-from datacondense.report.plots import figure, save
+from datacondense.experiments.plots import figure, save
 
 
 def plot_continual(results: Mapping[str, ContinualResult], path: str | Path) -> Path:

@@ -101,20 +101,17 @@ class ContinualResult:
     def __str__(self) -> str:
         rows = [["accuracy %", *(f"after {after}" for after in self.tasks), "forgetting"]]
         for i, task in enumerate(self.tasks):
-            later = [_percent(self.accuracy(task, after)) for after in self.tasks[i:]]
-            rows.append([task, *[""] * i, *later, _percent(self.forgetting(task))])
-        rows.append(["mean", *(_percent(self.mean(after)) for after in self.tasks), ""])
+            later = [self.accuracy(task, after).percent for after in self.tasks[i:]]
+            rows.append([task, *[""] * i, *later, self.forgetting(task).percent])
+        rows.append(["mean", *(self.mean(after).percent for after in self.tasks), ""])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        return "\n".join([*lines, f"mean ± std, n = {len(self.trials)}"])
+        n = len(self.trials)
+        return "\n".join([*lines, f"{'mean ± std, ' if n > 1 else ''}n = {n}"])
 
 
 def _plain(score: Score) -> dict[str, Any]:
     return {"mean": score.mean, "std": score.std, "accuracies": list(score.accuracies)}
-
-
-def _percent(score: Score) -> str:
-    return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
-from tqdm import tqdm
 
 from datacondense.data import DataSplits
 from datacondense.errors import UsageError
@@ -28,7 +27,9 @@ from datacondense.files import (
     write_json,
 )
 from datacondense.machine import Machine
-from datacondense.networks import ConvNet, Network
+from datacondense.networks import ConvNet, Network, describe_network
+from datacondense.progress import Progress
+from datacondense.progress.opening import circumstances, counts, time_ahead
 from datacondense.reading import Amount, Damaged, Fraction, kinds, pack_tensors, read_json, read_tensors
 from datacondense.stopping import stoppable
 
@@ -49,6 +50,7 @@ def run_continual(
     memories: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> ContinualResult:
     """Learn `tasks` one after another with one network, and test it on all seen after each.
 
@@ -67,6 +69,7 @@ def run_continual(
             memories are the same where what fills them is.
         resume: skip the stages that `out` has, of the same settings; `trials` may have grown.
         overwrite: replace what an earlier run left in `out`.
+        progress: as for `condense`.
 
     Raises:
         UsageError: fewer than two tasks; trials below 1; images that cannot be brought to one shape, or are
@@ -83,8 +86,12 @@ def run_continual(
         to_common_shape(tasks), settings, network or ConvNet(), machine or Machine.detect(), trials
     )
     record = experiment.record | {"seed": seed}
-    folder = _Folder(Path(out), record) if out is not None else None
-    place = Path(memories) if memories is not None else folder.path / MEMORY if folder else None
+    folder = _Folder(Path(out).expanduser(), record) if out is not None else None
+    place = Path(memories).expanduser() if memories is not None else folder.path / MEMORY if folder else None
+    for path in filter(None, (folder.path if folder else None, place)):
+        for task in tasks.values():
+            if task.source:
+                task.source.require_outside(path)
     replace = overwrite and not resume and memories is None
     if place and not replace:
         for trial in range(trials):
@@ -93,22 +100,23 @@ def run_continual(
     seconds = 0.0
     stages = range(len(tasks))
     # Over all trials, so that the time left is the run's; condensing a memory has a bar of its own.
-    ahead = trials * sum(map(experiment.passes, stages))
-    bar = tqdm(total=ahead, unit="image", unit_scale=True, dynamic_ncols=True,
-               disable=not sys.stderr.isatty())  # fmt: skip
-    with bar, locked(folder.path) if folder else nullcontext():
+    shown = Progress("continual", trials * len(tasks), "stage", show=progress)
+    shown.say(_opening(experiment, trials))
+    with shown, locked(folder.path) if folder else nullcontext():
         if folder:
             folder.claim(resume=resume, overwrite=overwrite)
         try:
+            shown.start()
             for trial in range(trials):
-                run = Trial(experiment, seed + trial, place, replace=replace, bar=bar)
+                run = Trial(experiment, seed + trial, place, replace=replace, progress=shown)
                 if folder:
                     folder.restore(run)
-                for stage in stages[: len(run.rows)]:
-                    bar.total = ahead = ahead - experiment.passes(stage)
+                shown.skip(len(run.rows))
                 for stage in stages[len(run.rows) :]:
                     started = time.perf_counter()
+                    shown.images = experiment.passes(stage)
                     run.learn(stage)
+                    shown.finish({"mean accuracy": statistics.fmean(run.rows[-1])})
                     run.seconds += time.perf_counter() - started
                     if folder:
                         folder.keep(run)
@@ -120,6 +128,20 @@ def run_continual(
                 stop.add_note(f"{kept}; the same command with --resume continues")
             raise
     return ContinualResult(tuple(tasks), tuple(finished), record, seconds)
+
+
+def _opening(experiment: Experiment, trials: int) -> Iterator[str]:
+    """What a run says before it begins."""
+    settings, first = experiment.settings, experiment.tasks[0].train
+    for task in experiment.tasks:
+        yield counts(task.train)
+    repeated = f"{trials} seed{'s' if trials > 1 else ''}"
+    memory = f"{settings.memory} images per class and task by {settings.method.name}"
+    network = describe_network(experiment.network, first.image_shape)
+    how = f"{repeated}, about {settings.updates:,} updates per stage, a memory of {memory}"
+    yield f"{len(experiment.tasks)} tasks in turn, {how}; {network}; {circumstances(experiment.machine)}"
+    passes = trials * sum(map(experiment.passes, range(len(experiment.tasks))))
+    yield time_ahead(passes, experiment.network, first, experiment.machine)
 
 
 class _Task(TypedDict):

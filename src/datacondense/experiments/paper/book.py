@@ -15,9 +15,9 @@ from datacondense.experiments.paper.curves import draw_curves, measured_lines
 from datacondense.experiments.paper.measured import Measured, Run, candidates, read_runs
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import BASELINES, SCALES, TABLES, Entry, Table
+from datacondense.experiments.plots import can_plot
 from datacondense.experiments.search.page import search_plots, search_section
 from datacondense.files import MARKER, require_ours, write_atomically
-from datacondense.report.plots import can_plot
 
 #: Pages beside the book → what is generated in them.
 PAGES = {"continual.md": continual_section, "search.md": search_section}

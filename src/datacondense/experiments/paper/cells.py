@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datacondense.methods import Method
-from datacondense.methods.features import TrainedSelection
+from datacondense.methods.parts.features import TrainedSelection
 from datacondense.networks import Network, describe_network
 from datacondense.settings import telling
 from datacondense.training import Recipe

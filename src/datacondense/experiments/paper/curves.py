@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datacondense.experiments.paper.measured import Run, candidates
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.report.plots import figure, save
+from datacondense.experiments.plots import figure, save
 
 #: (images per class, mean accuracy in percent, its standard deviation), of every point of a line.
 Line = list[tuple[int, float, float]]

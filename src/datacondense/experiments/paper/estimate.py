@@ -13,11 +13,11 @@ from datacondense.data.images import ImageDataset
 from datacondense.experiments.paper.cells import Cell
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import CLASSES, DATA
-from datacondense.hardware import hardware
 from datacondense.machine import Machine
+from datacondense.machine.processor import hardware
 from datacondense.methods import Task
 from datacondense.networks import Network
-from datacondense.pace import seconds_per_image
+from datacondense.progress.pace import seconds_per_image
 from datacondense.reading import Amount, read_json
 
 

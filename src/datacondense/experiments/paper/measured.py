@@ -15,7 +15,7 @@ from datacondense.experiments.pages import CONVERGED_FROM
 from datacondense.experiments.paper.cells import Cell
 from datacondense.experiments.paper.tables import DATA, TABLES
 from datacondense.methods import METHODS, DatasetDistillation, GradientMatching, Method
-from datacondense.methods.features import TrainedSelection
+from datacondense.methods.parts.features import TrainedSelection
 from datacondense.networks import describe_network
 from datacondense.reading import Fraction, read_json
 from datacondense.training import Recipe

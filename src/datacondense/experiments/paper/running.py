@@ -15,20 +15,20 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from tqdm import tqdm
 
-from datacondense.condensed import CondensedDataset, finished
+from datacondense.artifact.condensed import CondensedDataset, finished
 from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
 from datacondense.evaluation import Score, evaluate_recorded
+from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
 from datacondense.files import write_json
 from datacondense.machine import Machine
-from datacondense.provenance import Provenance
+from datacondense.machine.provenance import Provenance
 from datacondense.reading import Amount, Damaged, Fraction, read_json
 from datacondense.stopping import check_stop, pause, stop_processes, stoppable
-from datacondense.trials import KeptTrials
 
 #: Seconds before looking again whether what others work on is done.
 POLL = 2.0

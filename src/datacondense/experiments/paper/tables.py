@@ -22,7 +22,7 @@ from datacondense.methods import (
     RandomSelection,
     loops_for,
 )
-from datacondense.methods.features import TrainedSelection
+from datacondense.methods.parts.features import TrainedSelection
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
 from datacondense.networks.base import Architecture
 from datacondense.training import Recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.errors import install_with
-from datacondense.report.plots import can_plot, figure, save
+from datacondense.experiments.plots import can_plot, figure, save
 
 #: What the user is told where there is no plot.
 NO_PLOT = f"no plot is drawn, for lack of matplotlib; {install_with('plots')}"

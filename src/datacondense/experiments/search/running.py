@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -48,12 +47,15 @@ from datacondense.experiments.search.study import (
 from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.learner import Learner
 from datacondense.machine import Machine
-from datacondense.provenance import provenance
+from datacondense.machine.provenance import provenance
+from datacondense.progress import Progress
+from datacondense.progress.opening import circumstances, counts
 from datacondense.randomness import global_stream, stream
 from datacondense.stopping import pause, stop_processes, stoppable
 
 RESULT = "search.json"
 PLOT = "search.png"
+STUDIES = "search.db"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +81,14 @@ class _Job:
             for stage in self.stages
         ]
 
-    def work(self, position: int, study: SharedStudy) -> None:
+    def work(self, position: int, study: SharedStudy, progress: Progress) -> None:
         """Take trials of a stage until it is done, here or elsewhere."""
         stage = self.stages[position]
         study.run(
             self.suggest,
             self.points,
             lambda point: self.measure(stage, point),
-            title=f"{stage.name} ({position + 1} of {len(self.stages)})",
-            show=sys.stderr.isatty() and multiprocessing.parent_process() is None,
+            progress=progress.part(f"{stage.name} ({position + 1} of {len(self.stages)})", 0, "network", 0),
             stop=_orphaned,
         )
 
@@ -119,6 +120,7 @@ def search(
     workers: int = 1,
     heartbeat: float = 15.0,
     machine: Machine | None = None,
+    progress: bool | None = None,
 ) -> dict[str, Any]:
     """Rank the networks of `space` by training them on each proxy; compare with training on the whole set.
 
@@ -135,6 +137,7 @@ def search(
         study: what the studies' names begin with; `search-DATA` by default.
         workers: processes here, this one included.
         heartbeat: seconds between signs of life; a trial whose worker misses four of them is given out again.
+        progress: as for `condense`.
 
     Returns:
         What is in `search.json`: ranking, cost and rank correlations of each proxy, excluded networks.
@@ -146,7 +149,7 @@ def search(
             has a `search.json` or `search.png` of somebody else.
         DatacondenseError: the storage cannot be reached.
     """
-    settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out)
+    settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out).expanduser()
     if workers < 1 or heartbeat <= 0:
         raise UsageError(f"workers must be at least 1 and heartbeat above 0; found {workers}, {heartbeat}")
     data.train.require_trainable()
@@ -156,10 +159,14 @@ def search(
     order = spread([point for point in points if point.network is not None], seed)
     if len(order) < 2:
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
-    for file in (out / RESULT, out / PLOT):
+    if data.source:
+        data.source.require_outside(out)
+    for file in (out / RESULT, out / PLOT, out / STUDIES):
         require_ours(file)
     require_writable_folder(out, 10_000_000)
-    url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
+    shown = Progress(show=progress)
+    shown.say(_opening(data, proxies, len(order), settings, machine))
+    url = storage or f"sqlite:///{(out / STUDIES).resolve()}"
     circumstances = provenance(machine)
     circumstances["command"] = circumstances["command"].replace(url, without_password(url))
     with errors_of_storage(url):
@@ -174,7 +181,7 @@ def search(
         }
         training, validation = set_aside(data.train, settings.validation, seed)
         test = some_of(data.test, settings.test_images, seed)
-        stages = stages_of(training, proxies, artifacts, settings, common, seed, machine, out)
+        stages = stages_of(training, proxies, artifacts, settings, common, seed, machine, out, progress)
         name = study or f"search-{data.train.name}"
         job = _Job(space, tuple(order), validation, test, stages, name, url, heartbeat, seed, machine)
         sample = [point.label for point in order[: settings.sample]]
@@ -183,12 +190,12 @@ def search(
             rankings = []
             for position, shared in enumerate(studies[:-1]):
                 shared.plan(_wanted(settings, order))
-                job.work(position, shared)
+                job.work(position, shared, shown)
                 rankings.append(shared.ranking())
             best = [found.label for ranking in rankings for found in ranking[: settings.top]]
             values = {point.label: point.values for point in order}
             studies[-1].plan({label: values[label] for label in dict.fromkeys([*sample, *best])})
-            job.work(len(studies) - 1, studies[-1])
+            job.work(len(studies) - 1, studies[-1], shown)
         rankings.append(studies[-1].ranking())
         rows = [
             _row(stage, ranking, shared.failed())
@@ -211,6 +218,18 @@ def search(
     write_json(out / RESULT, result)
     plot(result, out / PLOT)
     return result
+
+
+def _opening(
+    data: DataSplits, proxies: Sequence[str | Path], networks: int, settings: Search, machine: Machine
+) -> Iterator[str]:
+    """What a search says before it begins; how long it takes is seen when a few networks are done."""
+    yield counts(data.train)
+    tried = networks if settings.sampler == "grid" else min(settings.trials or TRIALS, networks)
+    names, updates = ", ".join(map(str, proxies)), f"about {settings.whole_updates:,} updates each"
+    whole = f"then those found and {settings.sample} others on all images, {updates}"
+    on_proxies = f"{tried} of {networks} networks on {names}, {settings.epochs} epochs"
+    yield f"{on_proxies}; {whole}; {circumstances(machine)}"
 
 
 def _wanted(settings: Search, order: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
@@ -264,7 +283,7 @@ def _help(job: _Job, threads: int) -> None:
                 if _orphaned():
                     return
                 pause(POLL)
-            job.work(position, study)
+            job.work(position, study, Progress(show=False))
 
 
 def _orphaned() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datacondense.condensed import TENSORS, CondensedDataset
+from datacondense.artifact.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import ImageDataset
 from datacondense.errors import COUNT, UsageError, unknown_name
@@ -153,6 +153,7 @@ def stages_of(
     seed: int,
     machine: Machine,
     out: Path,
+    progress: bool | None = None,
 ) -> tuple[Stage, ...]:
     """A stage per proxy and, last, the whole set. Selections are made, once, in `out`/proxies."""
     ipc = settings.ipc or next((artifact.ipc for artifact in artifacts.values()), 10)
@@ -170,7 +171,9 @@ def stages_of(
             images, cost = artifacts[proxy].data, run_result(Path(proxy))
             stored, made_of = len(images), ["artifact", images.fingerprint]
         else:
-            images = _selected(training, proxy, ipc, seed, machine, out / "proxies" / f"{proxy}-ipc{ipc}")
+            images = _selected(
+                training, proxy, ipc, seed, machine, out / "proxies" / f"{proxy}-ipc{ipc}", progress
+            )
             stored, made_of = len(images), [proxy, ipc]
         found.append(Stage(name, images, used, stored, of_proxies | {"set": made_of}, cost))
     images, used = _whole(training, recipe, settings.whole_updates, seed)
@@ -179,7 +182,13 @@ def stages_of(
 
 
 def _selected(
-    training: ImageDataset, method: str, ipc: int, seed: int, machine: Machine, folder: Path
+    training: ImageDataset,
+    method: str,
+    ipc: int,
+    seed: int,
+    machine: Machine,
+    folder: Path,
+    progress: bool | None,
 ) -> ImageDataset:
     """The selection in `folder`, made by whichever process comes first."""
     while True:
@@ -187,7 +196,7 @@ def _selected(
             if mine:
                 how = METHODS[method]()
                 return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
-                                resume=True).data  # fmt: skip
+                                resume=True, progress=progress).data  # fmt: skip
         pause(0.5)
 
 

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
+from datacondense.progress import Progress
 from datacondense.randomness import stream
 from datacondense.stopping import check_stop, pause
 
@@ -166,8 +166,7 @@ class SharedStudy:
         points: Sequence[Configuration],
         measure: Measure,
         *,
-        title: str = "",
-        show: bool = False,
+        progress: Progress | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take trials until none waits and none is under way, here or elsewhere, or until `stop`.
@@ -176,12 +175,14 @@ class SharedStudy:
 
         Args:
             points: the networks that can be built.
-            show: draw a progress bar.
+            progress: where to tell of finished networks.
         """
         known = {_key(point.values): point for point in points}
-        left = self._left()
-        total = len(left)
-        with tqdm(total=total, desc=title, unit="network", dynamic_ncols=True, disable=not show) as bar:
+        left, finished = self._left(), 0
+        shown = progress or Progress(show=False)
+        shown.total = total = len(left)
+        shown.say([f"{shown.title}: {total} networks to train"] if total else [])
+        with shown.start():
             while left and not stop():
                 check_stop()
                 if any(trial.state == TrialState.WAITING for trial in left):
@@ -189,7 +190,9 @@ class SharedStudy:
                 else:
                     pause(min(POLL, self._heartbeat))
                 left = self._left()
-                bar.update(max(0, total - len(left) - bar.n))
+                while finished < total - len(left):
+                    finished += 1
+                    shown.finish()
 
     def ranking(self) -> list[Measured]:
         """Every network once, the best first; of equal ones the first in the alphabet."""

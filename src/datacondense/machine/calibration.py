@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from datacondense.errors import DatacondenseError
 from datacondense.files import cache_folder, write_json
-from datacondense.hardware import hardware
+from datacondense.machine.processor import hardware
 from datacondense.reading import Damaged, read_json
 
 #: How much faster bfloat16 must be before it is chosen: well above the noise of a measurement.

@@ -116,5 +116,9 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _table(settings: dict[str, Any]) -> str:
-    rows = [f"| {key.replace('_', ' ')} | {json.dumps(value)} |" for key, value in settings.items()]
+    rows = [
+        f"| {key.replace('_', ' ')} | {value if isinstance(value, str) else json.dumps(value)} |"
+        for key, value in settings.items()
+        if value != ()  # no learned step sizes
+    ]
     return "\n".join(["| setting | value |", "|---|---|", *rows])

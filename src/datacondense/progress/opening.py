@@ -10,8 +10,8 @@ from datacondense.data.images import ImageDataset
 from datacondense.machine import Machine
 from datacondense.methods import Method, Task
 from datacondense.networks import Network, describe_network
-from datacondense.pace import seconds_per_image
-from datacondense.report.text import clock, duration, short
+from datacondense.progress.pace import seconds_per_image
+from datacondense.text import clock, duration, short
 
 #: The most classes that are counted one by one.
 _COUNTED = 12

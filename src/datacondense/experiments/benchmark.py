@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from datacondense.data.images import ImageDataset, ImageShape
-from datacondense.hardware import keep_freed_memory, peak_memory
 from datacondense.machine import Machine
+from datacondense.machine.memory import keep_freed_memory, peak_memory
+from datacondense.machine.provenance import provenance
 from datacondense.matching import gradient_distance
 from datacondense.methods import GradientMatching, Task
 from datacondense.networks import ConvNet
 from datacondense.networks.base import GreyConvolution
-from datacondense.provenance import provenance
 from datacondense.randomness import stream
 from datacondense.training import Recipe
 

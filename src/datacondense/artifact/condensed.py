@@ -13,15 +13,15 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from datacondense.artifact.card import card
+from datacondense.artifact.picture import picture, png, to_pil
+from datacondense.artifact.record import SCHEMA, ArtifactRecord
 from datacondense.data.hub import quiet_datasets
 from datacondense.data.images import ImageDataset
 from datacondense.data.source import Source
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import SOFTWARE, locked, require_ours, write_atomically
 from datacondense.reading import Damaged, pack_tensors, read_tensors
-from datacondense.record import SCHEMA, ArtifactRecord
-from datacondense.report.card import card
-from datacondense.report.picture import picture, png, to_pil
 from datacondense.training import Recipe
 
 TENSORS = "condensed.safetensors"
@@ -157,8 +157,10 @@ def require_folder(folder: Path) -> None:
     for path, name in ((folder, "folder"), ((folder / PARQUET).parent, "folder for the parquet file")):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is not a {name}; choose another folder with --out")
-    for name in (*FILES, CHECKPOINT, PREVIOUS):
+    for name in (*FILES, PREVIOUS):
         require_ours(folder / name)
+    instead = ", after which --resume continues from the checkpoint before it,"
+    require_ours(folder / CHECKPOINT, hint=instead if (folder / PREVIOUS).exists() else "")
 
 
 def require_free(folder: Path, *, overwrite: bool) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from datacondense.errors import DatacondenseError, DatacondenseWarning
 from datacondense.files import cache_folder, write_atomically
 from datacondense.learner import Learner
+from datacondense.machine.provenance import versions
 from datacondense.methods.base import Task
 from datacondense.networks import describe_network
-from datacondense.provenance import versions
 from datacondense.randomness import global_stream
 from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
 from datacondense.training import Recipe

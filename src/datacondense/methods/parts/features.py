@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datacondense.errors import COUNT, RATE
 from datacondense.methods.base import Selection, Task
-from datacondense.methods.whole_set import WholeSetNetwork, whole_set_network
+from datacondense.methods.parts.whole_set import WholeSetNetwork, whole_set_network
 from datacondense.networks import Network
 from datacondense.training import Recipe
 

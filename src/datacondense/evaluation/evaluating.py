@@ -12,18 +12,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datacondense.condensed import CondensedDataset
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.data import DataSplits, ImageDataset
 from datacondense.errors import UsageError
+from datacondense.evaluation.trials import KeptTrials
 from datacondense.learner import Learner
 from datacondense.machine import Machine
+from datacondense.machine.provenance import provenance
 from datacondense.networks import Network, as_network, build_network, describe_network
 from datacondense.progress import Progress
-from datacondense.provenance import provenance
+from datacondense.progress.opening import circumstances, time_ahead
 from datacondense.randomness import global_stream, stream
-from datacondense.report.opening import circumstances, time_ahead
+from datacondense.text import counted
 from datacondense.training import Recipe
-from datacondense.trials import KeptTrials
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Score:
         """Of the n accuracies around their mean, divided by n as in the authors' code."""
         return statistics.pstdev(self.accuracies)
 
+    @property
+    def percent(self) -> str:
+        """Mean and std in percent; of one network the accuracy alone, for it varies from no other."""
+        spread = f" ± {100 * self.std:.1f}" if len(self.accuracies) > 1 else ""
+        return f"{100 * self.mean:.1f}{spread}"
+
     def __str__(self) -> str:
-        n = len(self.accuracies)
-        spread = f" ± {100 * self.std:.1f}" if n > 1 else ""  # one network varies from no other
-        return f"{100 * self.mean:.1f}{spread} % (n = {n})"
+        return f"{self.percent} % (n = {len(self.accuracies)})"
 
 
 def evaluate(
@@ -126,7 +131,8 @@ def _opening(
     network: Network, data: ImageDataset, recipe: Recipe, passes: int, machine: Machine
 ) -> Iterator[str]:
     name = describe_network(network, data.image_shape)
-    yield f"{name}, {recipe.epochs:,} epochs on {len(data):,} images; {circumstances(machine)}"
+    epochs, images = counted(recipe.epochs, "epoch"), counted(len(data), "image")
+    yield f"{name}, {epochs} on {images}; {circumstances(machine)}"
     yield time_ahead(passes, network, data, machine)
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from datacondense.calibration import calibration
-from datacondense.compilation import compiler
 from datacondense.errors import Range, UsageError, unknown_name
-from datacondense.hardware import keep_freed_memory
+from datacondense.machine.calibration import calibration
+from datacondense.machine.compilation import compiler
+from datacondense.machine.memory import keep_freed_memory
 
 Precision = Literal["auto", "bfloat16", "float32", "float64"]
 

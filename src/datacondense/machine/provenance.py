@@ -14,8 +14,8 @@ from typing import TypedDict
 
 import torch
 
-from datacondense.hardware import hardware
 from datacondense.machine import Machine
+from datacondense.machine.processor import hardware
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,11 @@ def short(text: str, most: int = 24) -> str:
     return "".join(character if character.isprintable() else "?" for character in shown)
 
 
+def counted(number: int, thing: str) -> str:
+    """1 image, 2,000 images."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """In words, to two figures or so: 45 s, 12 min, 1 h 40 min, 3 days 4 h."""
     minutes = round(seconds / 60)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from datacondense.report.text import clock, duration
+from datacondense.text import clock, duration
 
 #: Seconds of work from which the first estimate is made, and between two lines where there is no terminal.
 _MEASURED, _MINUTE = 5.0, 60.0
@@ -56,7 +56,7 @@ class Progress:
     def start(self, done: int = 0) -> Progress:
         """Begin, after the first `done` units."""
         self._done, self._spoken = done, time.monotonic()
-        terminal = self.show is not False and sys.stderr.isatty()
+        terminal = self.show is not False and sys.stderr.isatty() and self.total > 0
         self._lines = bool(self.show) and not terminal
         self._bar = tqdm(
             total=self.total,
@@ -83,6 +83,17 @@ class Progress:
         """So many more images of the present unit have gone through the network."""
         if self._bar is not None and self.images:
             self._move(min(1.0, self._within + images / self.images))
+
+    def skip(self, units: int) -> None:
+        """So many more units turn out to be done from before; they tell nothing of the pace."""
+        if self._bar is not None:
+            self._bar.update(units)
+        self._done, self._first = self._done + units, None
+
+    def call(self, title: str) -> None:
+        """What the bar says from here on."""
+        if self._bar is not None:
+            self._bar.set_description(title)
 
     def finish(self, metrics: Mapping[str, float] | None = None) -> None:
         """The present unit is done, with these numbers to show."""

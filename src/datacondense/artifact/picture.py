@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from datacondense.data.images import ImageDataset
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, UsageError
 from datacondense.files import SOFTWARE
-from datacondense.report.text import short
+from datacondense.text import short
 
 #: Images are magnified by a whole number to about this many pixels on the longer side.
 CELL = 64
@@ -81,8 +81,8 @@ def picture(data: ImageDataset, *, columns: int = 10, scale: int | None = None) 
     Raises:
         UsageError: columns or scale below 1, or a scale that makes the picture larger than 100 megapixels.
     """
-    if columns < 1 or (scale is not None and scale < 1):
-        raise UsageError(f"columns and scale must be at least 1; found {columns} and {scale}")
+    COUNT.require("columns", columns)
+    COUNT.require("scale", scale)
     _, h, w = data.image_shape
     magnification = scale or max(1, CELL // max(h, w))
     cell = w * magnification, h * magnification

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datacondense.condensed import CondensedDataset
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.evaluation import Score
 from datacondense.training import Recipe
 
