@@ -15,7 +15,15 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from datacondense.errors import UsageError
-from datacondense.files import MARKER, SOFTWARE, is_ours, locked, require_ours, write_atomically
+from datacondense.files import (
+    MARKER,
+    SOFTWARE,
+    is_ours,
+    locked,
+    require_ours,
+    write_atomically,
+    write_json,
+)
 from datacondense.machine import Machine
 from datacondense.machine.provenance import provenance
 from datacondense.reading import pack_tensors
@@ -135,3 +143,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         found = pytest.raises(UsageError, match=f"cannot write to {folder}: .*another folder with --out")
         with found, locked(folder):
             pass
+
+
+def test_what_was_left_half_written_long_ago_goes_and_what_may_be_under_way_stays(tmp_path: Path) -> None:
+    old, new = tmp_path / ".datacondense-old.tmp", tmp_path / ".datacondense-new.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    write_json(tmp_path / "result.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "result.json"]

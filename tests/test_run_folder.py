@@ -398,3 +398,10 @@ def test_class_names_that_cannot_be_stored_are_refused_before_the_work(tmp_path:
         with pytest.raises(UsageError, match="cannot be recorded"):
             condense(toy, 1, Drift(), machine=dying.MACHINE, out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_a_killed_process_left_in_a_finished_folder_goes(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / LOCK).touch()
+    run(tmp_path, resume=True)
+    assert not (tmp_path / LOCK).exists()

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,15 +24,19 @@ SOFTWARE = "datacondense"
 LOCK = ".datacondense.lock"
 #: How the names of temporary files begin and end.
 _TEMPORARY = (".datacondense-", ".tmp")
+#: Seconds after which nobody can still be writing one.
+_STALE = 3600.0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one move, after it has reached the disk.
+    """Replace `path` by `content` in one move, after it has reached the disk. What a killed process left
+    half-written in the folder long ago is removed.
 
     Raises:
         DatacondenseError: no permission or no space; what `path` held before is still there.
     """
     temporary: str | None = None
+    remove_leftovers(path.parent, older_than=_STALE)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY[0], suffix=_TEMPORARY[1], dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
@@ -52,14 +57,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
     """Remove the temporary files that a process left in `folder` when it was killed while writing.
 
-    Only where no other process writes: in a locked folder.
+    In a locked folder they are all left-overs; elsewhere another process may be writing the newer ones.
+
+    Args:
+        older_than: seconds.
     """
     for path in folder.glob("*".join(_TEMPORARY)):
         with suppress(OSError):
-            path.unlink()
+            if not older_than or time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
 
 
 def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out") -> None:

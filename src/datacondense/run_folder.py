@@ -34,6 +34,7 @@ from datacondense.artifact.condensed import (
 from datacondense.artifact.record import Record
 from datacondense.errors import DatacondenseError, DatacondenseWarning, UsageError
 from datacondense.files import (
+    LOCK,
     SOFTWARE,
     locked,
     remove_leftovers,
@@ -82,6 +83,9 @@ class RunFolder:
         require_folder(self.folder)
         if not finished(self.folder):
             return None
+        if (self.folder / LOCK).exists():  # a process was killed in its last moment
+            with suppress(UsageError), locked(self.folder):
+                pass
         condensed = CondensedDataset.load(self.folder)
         self._require_same(msgspec.convert(condensed.record, Record))
         return condensed
