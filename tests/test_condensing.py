@@ -327,3 +327,12 @@ def test_condensing_helps(tiny_network: ConvNet) -> None:
         learned, _ = method.step(task, learned, k)
     distances = [[method.step(task, s, k)[1]["distance"] for k in range(100, 105)] for s in (noise, learned)]
     assert sum(distances[1]) < 0.8 * sum(distances[0])
+
+
+def test_class_names_that_cannot_be_stored_are_refused_before_the_work(tmp_path: Path) -> None:
+    toy = toy_dataset()
+    for names in (("a", "b", "a"), ("a", "b", "c" * 501)):
+        object.__setattr__(toy, "class_names", names)
+        with pytest.raises(UsageError, match="cannot be recorded"):
+            condense(toy, 1, RandomSelection(), machine=MACHINE, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,6 @@ import safetensors.torch
 import torch
 
 import dying
-from conftest import toy_dataset
 from datacondense import (
     CondensedDataset,
     DatacondenseError,
@@ -389,15 +388,6 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: 
     CondensedDataset.load("~/run").save("~/copy")
     assert {path.name for path in (tmp_path / "home").iterdir()} == {"run", "copy"}
     assert not (tmp_path / "~").exists()
-
-
-def test_class_names_that_cannot_be_stored_are_refused_before_the_work(tmp_path: Path) -> None:
-    toy = toy_dataset()
-    for names in (("a", "b", "a"), ("a", "b", "c" * 501)):
-        object.__setattr__(toy, "class_names", names)
-        with pytest.raises(UsageError, match="cannot be recorded"):
-            condense(toy, 1, Drift(), machine=dying.MACHINE, out=tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_a_killed_process_left_in_a_finished_folder_goes(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_training_is_augmented_by_dsa_too(exact: Machine) -> None:
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).double()
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images, labels = torch.rand(8, 1, 8, 8, generator=stream(0, "x")), torch.arange(8) % 2
-    Learner.of(network, exact).train(images, labels, Recipe.augmented("dsa"), stream(0, "o"), epochs=[0])
+    Learner.of(network, exact).train(images, labels, Recipe.of_paper(None, "dsa"), stream(0, "o"), epochs=[0])
     assert seen[0].shape == images.shape
     differing = sum(not any(torch.allclose(row, image.double()) for image in images) for row in seen[0])
     assert differing >= 4

@@ -42,18 +42,16 @@ class Recipe:
             Range(0, sys.float_info.max).require("learned step sizes", size)
 
     @classmethod
-    def of_paper(cls, known_as: str | None) -> Recipe:
-        """The paper's evaluation recipe: MNIST is augmented and trained for 1000 epochs, others 300.
+    def of_paper(cls, known_as: str | None, augmentation: Augmentation = "none") -> Recipe:
+        """The paper's evaluation recipe: MNIST is augmented and trained for 1000 epochs, others 300. Images
+        that were learned under an `augmentation` are trained on with it, for 1000 epochs, too.
 
         MNIST is what `ImageDataset.known_as` calls so: a copy of it in a folder of one's own is trained on
         like any other dataset, unless `condense` and `evaluate` are given this recipe.
         """
-        return cls(epochs=1000, augmentation="crop-scale-rotate") if known_as == "mnist" else cls()
-
-    @classmethod
-    def augmented(cls, augmentation: Augmentation) -> Recipe:
-        """The recipe of DSA and its followers: the paper's for 1000 epochs with this augmentation."""
-        return cls(epochs=1000, augmentation=augmentation)
+        if augmentation == "none" and known_as == "mnist":
+            augmentation = "crop-scale-rotate"
+        return cls() if augmentation == "none" else cls(epochs=1000, augmentation=augmentation)
 
     @classmethod
     def of_whole_set(cls, images: int, *, updates: int = 10_000) -> Recipe:

@@ -91,8 +91,8 @@ class DistributionMatching(Method):
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances))}
 
     def recipe(self, task: Task, state: State) -> Recipe:
-        """The paper's; 1000 epochs with the augmentation that the images were learned under."""
-        return Recipe.augmented(self.siamese) if self.siamese != "none" else super().recipe(task, state)
+        """The paper's, with the augmentation that the images were learned under."""
+        return Recipe.of_paper(task.real.known_as, self.siamese)
 
     def _learning_rate(self, ipc: int) -> float:
         return self.image_learning_rate or (1.0 if ipc < 100 else 10.0)

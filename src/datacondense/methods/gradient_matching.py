@@ -162,8 +162,8 @@ class GradientMatching(Method):
         )
 
     def recipe(self, task: Task, state: State) -> Recipe:
-        """The paper's; 1000 epochs with the augmentation that the images were learned under."""
-        return Recipe.augmented(self.siamese) if self.siamese != "none" else super().recipe(task, state)
+        """The paper's, with the augmentation that the images were learned under."""
+        return Recipe.of_paper(task.real.known_as, self.siamese)
 
     def _loops(self, ipc: int) -> tuple[int, int]:
         outer_steps, epochs = loops_for(ipc)
