@@ -1,8 +1,9 @@
-"""Short text for people: names, durations, times of day."""
+"""Short text for people: names, shapes, durations, times of day."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 
 def short(text: str, most: int = 24) -> str:
@@ -14,6 +15,11 @@ def short(text: str, most: int = 24) -> str:
 def counted(number: int, thing: str) -> str:
     """1 image, 2,000 images."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def shown_shape(sizes: Iterable[int]) -> str:
+    """3×32×32."""
+    return "×".join(map(str, sizes))
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from datacondense.files import MARKER
 from datacondense.methods import METHODS
 from datacondense.networks import Architecture, describe_network, known_network
 from datacondense.settings import restored
+from datacondense.text import shown_shape
 from datacondense.training import Recipe
 
 _CARD = """\
@@ -82,7 +83,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
         name=data.name,
         ipc=f"{ipc} image{'s' if ipc > 1 else ''}",
         n=len(data),
-        shape="×".join(str(size) for size in data.image_shape),
+        shape=shown_shape(data.image_shape),
         classes=data.classes,
         version=record["versions"]["datacondense"],
         method=record["method"]["name"],

@@ -21,6 +21,7 @@ from torch.nn import functional
 from datacondense.data.memory import require_room
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.stopping import check_stop
+from datacondense.text import shown_shape
 
 #: Suffixes of image files, lower case.
 SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
@@ -115,9 +116,9 @@ def different_sizes(
     name: str, size: Iterable[int], other: str, other_size: Iterable[int]
 ) -> DatacondenseError:
     """The error for two images whose sizes, each (height, width), differ."""
-    first, second = ("×".join(map(str, each)) for each in (size, other_size))
     return DatacondenseError(
-        f"images of different sizes: {name} is {first}, {other} is {second} (height × width); "
+        f"images of different sizes: {name} is {shown_shape(size)}, "
+        f"{other} is {shown_shape(other_size)} (height × width); "
         f"all must be alike: choose a size with --resize {'x'.join(map(str, size))} (in Python: resize=)"
     )
 

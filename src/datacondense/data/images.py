@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datacondense.data.source import Source
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.text import shown_shape
 
 #: (channels, height, width) of one image.
 ImageShape = tuple[int, int, int]
@@ -104,7 +105,7 @@ class ImageDataset:
         return self.images[position], int(self.labels[position])
 
     def __repr__(self) -> str:
-        shape = "×".join(str(size) for size in self.image_shape)
+        shape = shown_shape(self.image_shape)
         kind = "JPEG images" if self.jpeg else "images"
         return f"ImageDataset({self.name!r}, {len(self):,} {kind} of {shape}, {self.classes} classes)"
 

@@ -19,9 +19,9 @@ from datacondense.data.hub import KNOWN, HubDataset, read_hub
 from datacondense.data.images import ImageDataset
 from datacondense.data.raw import Found, RawSplit, Reading, number_labels, require_utf8
 from datacondense.data.source import Source
+from datacondense.data.splitting import stratified
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError, UsageError, printable, unknown_name
-from datacondense.randomness import stream
 from datacondense.stopping import at_once
 
 _TEST_PART = 0.2
@@ -230,27 +230,18 @@ def _digits(how: Reading) -> Found:
     values, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(values).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
     whole = read_memory((images, labels), "digits", how)
-    train, test = _stratified(torch.from_numpy(labels), seed=0)
+    train, test = _test_split(torch.from_numpy(labels), seed=0)
     return Found(_part(whole, train), _part(whole, test))
+
+
+def _test_split(labels: Int[Tensor, " n"], seed: int) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
+    """Positions to train and to test on."""
+    return stratified(labels, _TEST_PART, seed, "test split")
 
 
 def _part(split: RawSplit, indices: Int[Tensor, " m"]) -> RawSplit:
     labels = [split.labels[index] for index in indices.tolist()]
     return replace(split, images=split.images[indices], labels=labels)
-
-
-def _stratified(labels: Int[Tensor, " n"], seed: int) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
-    """Positions to train and to test on, ascending: a fifth of each class, at least one, is for testing.
-
-    A class with a single image keeps it for training.
-    """
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in sorted(set(labels.tolist())):
-        members = (labels == label).nonzero().flatten()
-        count = max(1, round(_TEST_PART * len(members))) if len(members) > 1 else 0
-        order = torch.randperm(len(members), generator=stream(seed, "test split", label))
-        held_out[members[order[:count]]] = True
-    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
 
 def _finish(name: str, found: Found, seed: int) -> DataSplits:
@@ -278,7 +269,7 @@ def _create(
 
 
 def _set_aside(whole: ImageDataset, notes: tuple[str, ...], seed: int) -> DataSplits:
-    kept, held_out = _stratified(whole.labels, seed)
+    kept, held_out = _test_split(whole.labels, seed)
     if not len(held_out):
         raise UsageError(
             f"{whole.name}: no test split, and none can be made: no class has two images; "

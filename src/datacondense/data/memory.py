@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datacondense.errors import DatacondenseError
 from datacondense.machine.memory import available_memory
+from datacondense.text import shown_shape
 
 #: Images are in memory twice while test images are set aside.
 _COPIES = 2
@@ -20,7 +21,7 @@ def require_room(
     free = available_memory()
     if free is not None and found > free:
         raise DatacondenseError(
-            f"{where}: {count:,} images of {channels}×{height}×{width} need {_shown(found)} of memory, "
+            f"{where}: {count:,} images of {shown_shape((channels, *size))} need {_shown(found)} of memory, "
             f"and {_shown(free)} are free; choose a smaller --resize (in Python: resize=) or fewer images"
         )
 

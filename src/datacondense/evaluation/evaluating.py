@@ -23,7 +23,7 @@ from datacondense.networks import Network, as_network, build_network, describe_n
 from datacondense.progress import Progress
 from datacondense.progress.opening import circumstances, time_ahead
 from datacondense.randomness import global_stream, stream
-from datacondense.text import counted
+from datacondense.text import counted, shown_shape
 from datacondense.training import Recipe
 
 
@@ -223,4 +223,4 @@ def require_buildable(networks: Iterable[Network], data: ImageDataset) -> None:
 
 
 def _shape(data: ImageDataset) -> str:
-    return f"{'×'.join(map(str, data.image_shape))} in {data.classes} classes"
+    return f"{shown_shape(data.image_shape)} in {data.classes} classes"

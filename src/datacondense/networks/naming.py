@@ -23,6 +23,7 @@ from datacondense.networks.base import Architecture, Network
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
 from datacondense.networks.resnet import ResNet18
+from datacondense.text import shown_shape
 
 #: The networks by their names on the command line, with the paper's settings.
 NETWORKS: dict[str, Architecture] = {
@@ -203,7 +204,7 @@ def _require_memory(network: Architecture, image_shape: ImageShape, classes: int
 
 
 def _check_output(module: nn.Module, name: str, image_shape: ImageShape, classes: int) -> None:
-    shape = "×".join(map(str, image_shape))
+    shape = shown_shape(image_shape)
     modes = {part: part.training for part in module.modules()}
     noise = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     try:

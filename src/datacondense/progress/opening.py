@@ -11,7 +11,7 @@ from datacondense.machine import Machine
 from datacondense.methods import Method, Task
 from datacondense.networks import Network, describe_network
 from datacondense.progress.pace import seconds_per_image
-from datacondense.text import clock, duration, short
+from datacondense.text import clock, duration, short, shown_shape
 
 #: The most classes that are counted one by one.
 _COUNTED = 12
@@ -47,7 +47,7 @@ def counts(data: ImageDataset) -> str:
         each = f" of {min(sizes):,} to {max(sizes):,}"
     else:
         each = f" of {sizes[0]:,}"
-    shape = "×".join(map(str, data.image_shape))
+    shape = shown_shape(data.image_shape)
     return f"{short(data.name, 60)}: {len(data):,} training images of {shape}, {data.classes} classes{each}"
 
 

@@ -15,7 +15,6 @@ from datacondense.data import DataSplits, ImageDataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.experiments.continual.heads import Examples, Outputs, incremental_loss, output_layers
 from datacondense.experiments.continual.settings import Continual
-from datacondense.experiments.continual.tasks import shown_shape
 from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.machine.provenance import versions
@@ -23,6 +22,7 @@ from datacondense.methods.base import Selection
 from datacondense.networks import Network, describe_network
 from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
+from datacondense.text import shown_shape
 from datacondense.training import Recipe
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from datacondense.data import DataSplits, ImageDataset
 from datacondense.data.decoding import resize_all
 from datacondense.data.images import ImageShape
+from datacondense.data.splitting import balanced
 from datacondense.errors import UsageError
 from datacondense.randomness import stream
+from datacondense.text import shown_shape
 
 
 def to_common_shape(tasks: Mapping[str, DataSplits]) -> dict[str, DataSplits]:
@@ -56,23 +57,11 @@ def limited(tasks: Mapping[str, DataSplits], limit: int, seed: int) -> dict[str,
                 f"found {limit}"
             )
         if len(train) > limit:
-            positions = _spread(train, limit, stream(seed, f"training images of {name}"))
+            positions = balanced(train.labels, limit, stream(seed, f"training images of {name}"))
             note = f"{name}: {limit:,} of {len(train):,} training images, drawn from seed {seed}"
             task = replace(task, train=train.subset(positions), notes=(*task.notes, note))
         chosen[name] = task
     return chosen
-
-
-def shown_shape(shape: ImageShape) -> str:
-    """3×32×32."""
-    return "×".join(map(str, shape))
-
-
-def _spread(data: ImageDataset, limit: int, generator: torch.Generator) -> Tensor:
-    """Positions of `limit` images: a first of every class, a second, … until there are enough."""
-    orders = [members[torch.randperm(len(members), generator=generator)] for members in data.indices_by_class]
-    ranks = torch.cat([torch.arange(len(order)) for order in orders])
-    return torch.cat(orders)[ranks.argsort(stable=True)[:limit]]
 
 
 def _reshaped(name: str, task: DataSplits, shape: ImageShape) -> DataSplits:

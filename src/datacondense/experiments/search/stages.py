@@ -13,6 +13,7 @@ import torch
 from datacondense.artifact.condensed import TENSORS, CondensedDataset
 from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import ImageDataset
+from datacondense.data.splitting import stratified
 from datacondense.errors import COUNT, UsageError, unknown_name
 from datacondense.experiments.claims import claimed
 from datacondense.machine import Machine
@@ -21,6 +22,7 @@ from datacondense.methods.base import Selection
 from datacondense.networks import ConvNet
 from datacondense.randomness import stream
 from datacondense.stopping import pause
+from datacondense.text import shown_shape
 from datacondense.training import Recipe
 
 EARLY = "early-stopping"
@@ -111,8 +113,8 @@ def artifacts_among(proxies: Sequence[str | Path], real: ImageDataset) -> dict[s
         theirs, ours = ((data.image_shape, data.classes) for data in (artifact.data, real))
         if theirs != ours:
             raise UsageError(
-                f"{folder} has images of {'×'.join(map(str, theirs[0]))} in {theirs[1]} classes, "
-                f"{real.name} of {'×'.join(map(str, ours[0]))} in {ours[1]}; they must agree"
+                f"{folder} has images of {shown_shape(theirs[0])} in {theirs[1]} classes, "
+                f"{real.name} of {shown_shape(ours[0])} in {ours[1]}; they must agree"
             )
     return found
 
@@ -121,20 +123,16 @@ def set_aside(whole: ImageDataset, part: float, seed: int) -> tuple[ImageDataset
     """The images to train on, and those to rank by: `part` of each class, at least one.
 
     Raises:
-        UsageError: a class is too small.
+        UsageError: a class has fewer than two images.
     """
-    kept, held_out = [], []
     for label, members in enumerate(whole.indices_by_class):
-        count = max(1, round(part * len(members)))
-        if count >= len(members):
+        if len(members) < 2:
             raise UsageError(
                 f"{whole.name}: class {whole.class_names[label]!r} has {len(members)} training images, too "
-                f"few to set {part:g} of them aside; lower --validation or add images"
+                "few to set one of them aside; add images"
             )
-        chosen = members[torch.randperm(len(members), generator=stream(seed, "validation part", label))]
-        held_out.append(chosen[:count])
-        kept.append(chosen[count:])
-    return whole.subset(torch.cat(kept).sort().values), whole.subset(torch.cat(held_out).sort().values)
+    kept, held_out = stratified(whole.labels, part, seed, "validation part")
+    return whole.subset(kept), whole.subset(held_out)
 
 
 def some_of(data: ImageDataset, images: int | None, seed: int) -> ImageDataset:
