@@ -175,7 +175,7 @@ def test_columns_of_a_listing_may_be_named(tmp_path):
     files = fill_flat(tmp_path)
     write_csv(tmp_path / "breeds.csv", "id,breed", [(f, i % 2) for i, f in enumerate(files)])
     splits = load_dataset(tmp_path, image_column="id", label_column="breed")
-    assert splits.source.load().train.fingerprint == splits.train.fingerprint
+    assert load_dataset(splits.source).train.fingerprint == splits.train.fingerprint
     with pytest.raises(UsageError, match=r"\(breeds\.csv has id, breed\); name those .* --image-column"):
         load_dataset(tmp_path)
     with pytest.raises(UsageError, match=r"breeds\.csv has id, breed"):

@@ -175,4 +175,4 @@ entries = st.sampled_from(["data", "revision", "image_column", "label_column", "
 @given(json_values | st.dictionaries(entries, json_values))
 def test_records_of_sources(record):
     with only_our_errors():
-        Source.from_record(record).load()
+        load_dataset(Source.from_record(record))

@@ -19,7 +19,7 @@ def no_data_directory(monkeypatch):
 
 def read_back(splits: DataSplits) -> DataSplits:
     """What the source of `splits` yields after its way through JSON."""
-    return Source.from_record(json.loads(json.dumps(splits.train.description["source"]))).load()
+    return load_dataset(Source.from_record(json.loads(json.dumps(splits.train.description["source"]))))
 
 
 def assert_same(first: DataSplits, second: DataSplits) -> None:
@@ -100,7 +100,7 @@ def test_data_that_has_moved_is_one_error(place, tmp_path, monkeypatch):
     source = load_dataset(folder if place == "a folder" else "pets").source
     folder.rename(tmp_path / "moved")
     with pytest.raises(UsageError, match=rf"were read from {source.data}, which is no longer .* --data"):
-        source.load()
+        load_dataset(source)
 
 
 def test_data_in_memory_has_no_source_and_subsets_keep_theirs(tmp_path):

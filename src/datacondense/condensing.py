@@ -16,6 +16,7 @@ from msgspec import Meta
 from datacondense.artifact.condensed import RESULT, CondensedDataset
 from datacondense.artifact.record import SCHEMA, Record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.data.places import require_outside
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
@@ -99,8 +100,7 @@ def condense(
     if out is None:
         return _condensed(task, method, record, recipe, None, resume=False)
     folder = Path(out).expanduser()
-    if real.source:
-        real.source.require_outside(folder)
+    require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
     if resume and (finished := run.finished()):
         return finished

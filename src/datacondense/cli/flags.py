@@ -64,7 +64,7 @@ class DataFlags:
         source = remembered(condensed)
         flags = {name: value for name, value in asdict(self).items() if value is not None}
         if data is None:
-            return _noted(replace(source, **flags).load())
+            return _noted(load_dataset(replace(source, **flags)))
         how = {name: getattr(source, name) for name in asdict(self)} | flags
         return _noted(load_dataset(data, **how, seed=source.split_seed or 0))
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -15,17 +12,17 @@ from torch import Tensor
 from datacondense.data.arrays import read_memory
 from datacondense.data.decoding import different_sizes, parse_size, shown_size
 from datacondense.data.folders import read_path
-from datacondense.data.hub import KNOWN, HubDataset, read_hub
+from datacondense.data.hub import read_hub
 from datacondense.data.images import ImageDataset
-from datacondense.data.raw import Found, RawSplit, Reading, number_labels, require_utf8
+from datacondense.data.places import Place, find, find_again, not_found
+from datacondense.data.raw import Found, RawSplit, Reading, number_labels
 from datacondense.data.source import Source
 from datacondense.data.splitting import stratified
 from datacondense.data.tables import read_hugging_face
-from datacondense.errors import DatacondenseError, UsageError, printable, unknown_name
+from datacondense.errors import DatacondenseError, UsageError, printable
 from datacondense.stopping import at_once
 
 _TEST_PART = 0.2
-_DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey, 1,438 / 359"
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def load_dataset(
             - `(images, labels)`, arrays or tensors: uint8 or floats in [0, 1] of shape (n, h, w),
               (n, c, h, w) or (n, h, w, c); integers or class names of shape (n,);
             - a map-style torch `Dataset` with items (image, label); a `datasets.Dataset` or `DatasetDict`;
-            - an `ImageDataset`, or a `DataSplits`, which is returned as it is.
+            - an `ImageDataset`, or a `DataSplits`, which is returned as it is;
+            - a `Source`, as condensed sets remember it: the same images, read again with its settings.
         test: the test images for data in memory, in any of the forms above that are in memory. Without it,
             and without a test split in the source, 20 % of each class are set aside, drawn from `seed`.
         image_column: the column of a table that holds the images; recognised by type or name by default.
@@ -85,42 +83,18 @@ def load_dataset(
     if isinstance(data, str | Path):
         if test is not None:
             raise UsageError(f"test= goes with data in memory; {data} is expected to have its own test split")
-        place = _find(data)
+        place = find(data)
         if place is None:
-            raise _not_found(str(data), is_path=isinstance(data, Path))
+            raise not_found(str(data), is_path=isinstance(data, Path))
         return _read(place, Source(place.data, None, image_column, label_column, shown_size(size), seed))
     if isinstance(data, DataSplits):
         return data
+    if isinstance(data, Source):
+        return _read(find_again(data), data)
     if isinstance(data, ImageDataset) and size is None:
         return _from_image_dataset(data, test, seed)
     how = Reading(image_column, label_column, size=size)
     return _finish(*_read_memory(data, test, how), seed)
-
-
-def load_source(source: Source) -> DataSplits:
-    """`Source.load`."""
-    place = _find(source.data)
-    if place is None:
-        raise UsageError(
-            f"the images were read from {source.data}, which is no longer there; "
-            "say where they are now with --data (in Python: load_dataset)"
-        )
-    return _read(place, source)
-
-
-def folder_of(source: Source) -> Path | None:
-    """`Source.folder`."""
-    place = _find(source.data)
-    return place.at if place and isinstance(place.at, Path) and place.at.is_dir() else None
-
-
-def known_datasets() -> dict[str, str]:
-    """Name → one line about it, of every dataset that `load_dataset` knows by name here."""
-    listed = {"digits": _DIGITS} | {name: known.description for name, known in KNOWN.items()}
-    root = _data_root()
-    for name in _local_names(root):
-        listed[name] = f"{listed[name]} (in {root})" if name in listed else f"in {root}"
-    return listed
 
 
 def _read_memory(data: object, test: object, how: Reading) -> tuple[str, Found]:
@@ -138,53 +112,8 @@ def _in_memory(data: object, where: str, how: Reading) -> Found:
     return Found(read_memory(data, where, how))
 
 
-class _Place(NamedTuple):
-    """Where a dataset is."""
-
-    name: str
-    """What it is called."""
-    data: str
-    """What it is found by from any folder: `Source.data`."""
-    at: Path | HubDataset | None
-    """None: it is built in."""
-    usual_label: str | None = None
-    """`Reading.usual_label`."""
-
-
-def _find(data: str | Path) -> _Place | None:
-    """Where the dataset `data` is; None where nothing has this name."""
-    name, path = str(data), Path(os.path.expanduser(data))
-    folder = _Place(path.resolve().name, str(path.resolve()), path) if name and os.path.exists(path) else None
-    if folder:
-        require_utf8(folder.data, f"the path {folder.data!r}")
-    if isinstance(data, Path) or path.is_absolute() or name.startswith("."):
-        return folder
-    if name == "digits":
-        return _Place(name, name, None)
-    known = KNOWN.get(name)
-    usual_label = known.label_column if known else None
-    root = _data_root()
-    if root and name in _local_names(root):
-        place = root / name
-        return _Place(name, name, place if place.is_dir() else root / f"{name}.parquet", usual_label)
-    if known:
-        return _Place(name, name, known, usual_label)
-    if folder:
-        return folder
-    if hub_id := re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?", name):
-        known_as = next((key for key, entry in KNOWN.items() if entry.id == hub_id[1]), name)
-        return _Place(known_as, name, HubDataset(hub_id[1], config=hub_id[2]))
-    return None
-
-
-def _not_found(name: str, *, is_path: bool) -> UsageError:
-    if is_path or name.startswith((".", "~")) or "/" in name or os.sep in name:
-        return UsageError(f"{name}: no such folder; give a folder of parquet files or of images by class")
-    return unknown_name("dataset", name, known_datasets())
-
-
 @at_once()  # most of it is other libraries' work
-def _read(place: _Place, source: Source) -> DataSplits:
+def _read(place: Place, source: Source) -> DataSplits:
     """The images at `place`, read as `source` says; what they have as their source can be read again."""
     how = Reading(source.image_column, source.label_column, place.usual_label, parse_size(source.resize))
     if place.at is None:
@@ -200,27 +129,6 @@ def _read(place: _Place, source: Source) -> DataSplits:
     source = replace(source, revision=found.revision, split_seed=None if found.test else seed)
     train, test = replace(splits.train, source=source), replace(splits.test, source=source)
     return DataSplits(train, test, tuple(map(printable, splits.notes)))
-
-
-def _data_root() -> Path | None:
-    value = os.environ.get("DATACONDENSE_DATA")
-    if not value:
-        return None
-    root = Path(value).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"DATACONDENSE_DATA names {value}, which is not a directory; correct or unset it")
-    return root
-
-
-def _local_names(root: Path | None) -> list[str]:
-    """Folders, and parquet files without their suffix, that lie in `root`."""
-    if root is None:
-        return []
-    places = [place for place in root.iterdir() if not place.name.startswith(".")]
-    return sorted(
-        {place.name for place in places if place.is_dir()}
-        | {place.stem for place in places if place.suffix == ".parquet"}
-    )
 
 
 def _digits(how: Reading) -> Found:

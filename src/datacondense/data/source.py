@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from datacondense.errors import DatacondenseError, UsageError
-
-if TYPE_CHECKING:
-    from datacondense.data.loading import DataSplits
+from datacondense.errors import DatacondenseError
 
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that `load_dataset` needs to read the same images again; plain values, ready for JSON."""
+    """What `load_dataset` needs to read the same images again; plain values, ready for JSON."""
 
     data: str
     """A name (looked up anew, so that it holds on another machine), a Hub id, or an absolute path."""
@@ -30,32 +26,6 @@ class Source:
     """HEIGHTxWIDTH that every image was brought to."""
     split_seed: int | None = None
     """The seed that set test images aside; None where the data has a test split of its own."""
-
-    def load(self) -> DataSplits:
-        """Read the images again.
-
-        Raises:
-            UsageError: they are no longer where they were.
-            DatacondenseError: they cannot be read any more.
-        """
-        from datacondense.data.loading import load_source  # it fills datasets, which have a source
-
-        return load_source(self)
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder of the images; None for built-in data and the Hub, or where it is gone."""
-        from datacondense.data.loading import folder_of
-
-        return folder_of(self)
-
-    def require_outside(self, out: Path) -> None:
-        """Raise `UsageError` where what is written to the folder `out` would be read as data next time."""
-        if (folder := self.folder) and out.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                f"{out} is inside {folder}, which the images are read from: what is written there would "
-                "become part of the data; choose another folder with --out"
-            )
 
     @classmethod
     def from_record(cls, record: Any) -> Source:

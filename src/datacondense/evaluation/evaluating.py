@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datacondense.artifact.condensed import CondensedDataset
-from datacondense.data import DataSplits, ImageDataset
+from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import UsageError
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.learner import Learner
@@ -200,7 +200,7 @@ def _test_images(
     if test is None:
         if training.source is None:
             raise UsageError("the data came from memory and cannot be read again; give `test` images")
-        test = training.source.load()
+        test = load_dataset(training.source)
     test = test.test if isinstance(test, DataSplits) else test
     if not isinstance(test, ImageDataset):
         raise UsageError(f"found {type(test).__name__} as test images; expected load_dataset(…).test")

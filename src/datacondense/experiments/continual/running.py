@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from datacondense.data import DataSplits
+from datacondense.data.places import require_outside
 from datacondense.errors import UsageError
 from datacondense.experiments.continual.learning import Experiment, Trial
 from datacondense.experiments.continual.result import ContinualResult, Stages
@@ -90,8 +91,7 @@ def run_continual(
     place = Path(memories).expanduser() if memories is not None else folder.path / MEMORY if folder else None
     for path in filter(None, (folder.path if folder else None, place)):
         for task in tasks.values():
-            if task.source:
-                task.source.require_outside(path)
+            require_outside(task.source, path)
     replace = overwrite and not resume and memories is None
     if place and not replace:
         for trial in range(trials):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from datacondense.data import DataSplits, ImageDataset
+from datacondense.data.places import require_outside
 from datacondense.errors import UsageError
 from datacondense.experiments.search.result import Measured, compared, plot
 from datacondense.experiments.search.space import (
@@ -159,8 +160,7 @@ def search(
     order = spread([point for point in points if point.network is not None], seed)
     if len(order) < 2:
         raise UsageError(f"of {len(points)} networks, {len(order)} can be built: {excluded(points)}")
-    if data.source:
-        data.source.require_outside(out)
+    require_outside(data.source, out)
     for file in (out / RESULT, out / PLOT, out / STUDIES):
         require_ours(file)
     require_writable_folder(out, 10_000_000)
