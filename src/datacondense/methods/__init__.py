@@ -5,10 +5,11 @@ from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
 from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.forgetting import Forgetting
-from datacondense.methods.gradient_matching import GradientMatching, loops_for
+from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
 from datacondense.methods.nearest_mean import NearestMean
+from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
 
 #: Command-line name → method.

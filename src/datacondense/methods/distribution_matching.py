@@ -14,14 +14,14 @@ from torch import Tensor
 
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
-from datacondense.methods.base import Method, State, Task, balanced_labels
+from datacondense.methods.base import Task
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
-from datacondense.methods.parts.initial import Initialisation, initial_images
-from datacondense.training import Recipe
+from datacondense.methods.parts.initial import Initialisation
+from datacondense.methods.parts.learned_images import LearnedImages
 
 
 @dataclass(frozen=True)
-class DistributionMatching(Method):
+class DistributionMatching(LearnedImages):
     """Learns images whose features, averaged over a class, agree with those of real images.
 
     Defaults are those of the authors' code. Differs from it: BatchNorm has frozen statistics of real images,
@@ -32,8 +32,6 @@ class DistributionMatching(Method):
     reference: ClassVar[str] = (
         "B. Zhao, H. Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023."
     )
-    state: ClassVar[type[State]] = Moving
-    open_ended: ClassVar[bool] = True
 
     iterations: int = 20_000
     """Networks drawn, one per step."""
@@ -56,16 +54,6 @@ class DistributionMatching(Method):
         RATE.require_of(self, "image_learning_rate")
         FRACTION.require_of(self, "image_momentum")
 
-    @property
-    def steps(self) -> int:
-        """The number of networks drawn."""
-        return self.iterations
-
-    def init(self, task: Task) -> Moving:
-        """The images before the first step, and their momentum."""
-        images = initial_images(task, self.initialisation)
-        return Moving(images, balanced_labels(task), torch.zeros_like(images))
-
     def step(  # type: ignore[override]
         self, task: Task, state: Moving, k: int
     ) -> tuple[Moving, dict[str, float]]:
@@ -77,9 +65,8 @@ class DistributionMatching(Method):
         for c in range(task.real.classes):
             transform = task.siamese(self.siamese, k, c)
             with torch.no_grad():
-                goal = learner.embed(transform(task.real_batch(c, self.real_batch, k))).mean(
-                    0
-                )  # mean f(B_c^T)
+                real = transform(task.real_batch(c, self.real_batch, k))  # B_c^T
+                goal = learner.embed(real).mean(0)  # mean f(B_c^T)
             rows = slice(c * task.ipc, (c + 1) * task.ipc)
             images = S[rows].clone().requires_grad_()
             distance = (learner.embed(transform(images)).mean(0) - goal).square().sum()
@@ -89,10 +76,6 @@ class DistributionMatching(Method):
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         S, velocity = descent.step(S, state.momentum, slopes)
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances))}
-
-    def recipe(self, task: Task, state: State) -> Recipe:
-        """The paper's, with the augmentation that the images were learned under."""
-        return Recipe.of_paper(task.real.known_as, self.siamese)
 
     def _learning_rate(self, ipc: int) -> float:
         return self.image_learning_rate or (1.0 if ipc < 100 else 10.0)

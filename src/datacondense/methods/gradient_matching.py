@@ -10,35 +10,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
 from datacondense.matching import Distance
-from datacondense.methods.base import Method, State, Task, balanced_labels
+from datacondense.methods.base import Task
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
-from datacondense.methods.parts.initial import Initialisation, initial_images
+from datacondense.methods.parts.initial import Initialisation
+from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.parts.loops import loops_for
 from datacondense.networks import MLP, Network
 from datacondense.training import Recipe
 
-#: ipc → (T, ς_θ), the paper's.
-PAPER_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-
-
-def loops_for(ipc: int) -> tuple[int, int]:
-    """(T, ς_θ): how often S is matched per network, and epochs over S between two matchings.
-
-    The paper's table where it has the ipc. Its values follow T = ipc and T · ς_θ ≈ 500; elsewhere the same
-    rule holds, with ς_θ at most 50, and beyond 50 images per class (50, 10), as the authors advise.
-    """
-    if ipc in PAPER_LOOPS:
-        return PAPER_LOOPS[ipc]
-    return (50, 10) if ipc > 50 else (ipc, min(50, round(500 / ipc)))
-
 
 @dataclass(frozen=True)
-class GradientMatching(Method):
+class GradientMatching(LearnedImages):
     """Learns synthetic images whose network gradients agree, class by class, with those of real images.
 
     Defaults are the paper's. Differs from the authors' code: the iteration count is exact (theirs runs one
@@ -50,8 +37,6 @@ class GradientMatching(Method):
     reference: ClassVar[str] = (
         "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021."
     )
-    state: ClassVar[type[State]] = Moving
-    open_ended: ClassVar[bool] = True
 
     iterations: int = 1000
     """K: networks drawn, one per iteration."""
@@ -91,11 +76,6 @@ class GradientMatching(Method):
         RATE.require_of(self, "image_learning_rate", "network_learning_rate")
         FRACTION.require_of(self, "image_momentum", "network_momentum")
 
-    @property
-    def steps(self) -> int:
-        """K."""
-        return self.iterations
-
     def passes(self, task: Task) -> int:
         """The real batches, and the epochs over S."""
         outer_steps, epochs = self._loops(task.ipc)
@@ -114,11 +94,6 @@ class GradientMatching(Method):
         outer_steps, epochs = self._loops(task.ipc)
         rate = self._image_learning_rate(task.network)
         return f"K = {self.iterations}, T = {outer_steps}, ς_θ = {epochs}, η_S = {rate:g}"
-
-    def init(self, task: Task) -> Moving:
-        """S before the first iteration, and its momentum."""
-        images = initial_images(task, self.initialisation)
-        return Moving(images, balanced_labels(task), torch.zeros_like(images))
 
     def step(  # type: ignore[override]
         self, task: Task, state: Moving, k: int
@@ -151,19 +126,8 @@ class GradientMatching(Method):
 
     def _inner_recipe(self, epochs: int) -> Recipe:
         """opt_θ: how the network is trained on S."""
-        return Recipe(
-            epochs=epochs,
-            learning_rate=self.network_learning_rate,
-            momentum=self.network_momentum,
-            weight_decay=0.0,
-            decay_factor=1.0,
-            batch_size=self.network_batch,
-            augmentation=self.siamese,
-        )
-
-    def recipe(self, task: Task, state: State) -> Recipe:
-        """The paper's, with the augmentation that the images were learned under."""
-        return Recipe.of_paper(task.real.known_as, self.siamese)
+        return Recipe(epochs, self.network_learning_rate, self.network_momentum, weight_decay=0.0,
+                      decay_factor=1.0, batch_size=self.network_batch, augmentation=self.siamese)  # fmt: skip
 
     def _loops(self, ipc: int) -> tuple[int, int]:
         outer_steps, epochs = loops_for(ipc)
