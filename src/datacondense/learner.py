@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any, TypeVar
@@ -18,7 +18,14 @@ from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.machine.compilation import Compiled
 from datacondense.matching import Distance, by_forward_mode, loss_and_gradient, pull_back, unrolled_gradient
-from datacondense.networks import Network, build_network, freeze_batchnorm, normalises_by_batch
+from datacondense.networks import (
+    Network,
+    build_network,
+    embed,
+    freeze_batchnorm,
+    last_linear,
+    normalises_by_batch,
+)
 from datacondense.stopping import check_stop
 from datacondense.training import Recipe
 
@@ -88,6 +95,10 @@ class Learner:
             self._module.zero_grad()
         self._module.train()
         return self
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """θ: the given weights and buffers, by the names in the module's `state_dict`, in place."""
+        self.module.load_state_dict(dict(weights))
 
     @property
     def is_finite(self) -> bool:
@@ -226,11 +237,20 @@ class Learner:
         Raises:
             UsageError: the network has no such layer.
         """
-        seen: list[Tensor] = []
-        hook = self.last_linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        with hook, self.machine.autocast():  # eagerly: compiled code would not call the hook
-            self.module(images)
-        return seen[0].flatten(1).to(images.dtype)
+        return self.embedding()(images)
+
+    def embedding(self, *batch_sizes: int) -> Callable[[Tensor], Tensor]:
+        """`embed`, compiled for batches of these sizes as `forward` is."""
+        last_linear(self.module)  # or it is an error, before any work
+        fast = self._fast(embed, compilable=True) if batch_sizes else None
+
+        def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+            with self.machine.autocast():
+                compiled = fast is not None and len(images) in batch_sizes
+                found: Tensor = fast(images) if compiled else embed(self.module, images)
+            return found.to(images.dtype)
+
+        return run
 
     @torch.no_grad()
     def features(
@@ -238,17 +258,6 @@ class Learner:
     ) -> Float[Tensor, "n d"]:
         """`embed` for every image, float32 on the CPU, in evaluation mode."""
         return self._outputs(self.embed, images, prepare, self.machine.micro_batch or batch_size)
-
-    @property
-    def last_linear(self) -> nn.Linear:
-        """The layer whose inputs are `features`; `UsageError` where there is none."""
-        layers = [layer for layer in self.module.modules() if isinstance(layer, nn.Linear)]
-        if not layers:
-            raise UsageError(
-                f"the network ({type(self.module).__name__}) has no nn.Linear layer; features are what goes "
-                "into the last one, so choose a network that ends with it"
-            )
-        return layers[-1]
 
     def forward(self, *batch_sizes: int | None) -> Callable[[Tensor], Tensor]:
         """Images n c h w → logits n k, in the machine's precision, compiled for batches of these sizes.

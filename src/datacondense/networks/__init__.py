@@ -6,6 +6,7 @@ from datacondense.networks.base import Architecture, Network
 from datacondense.networks.batchnorm import batchnorm_layers, freeze_batchnorm, normalises_by_batch
 from datacondense.networks.classic import MLP, VGG11, AlexNet, AlexNetDD, LeNet
 from datacondense.networks.convnet import ConvNet
+from datacondense.networks.embedding import embed, last_linear
 from datacondense.networks.naming import (
     NETWORKS,
     as_network,
@@ -33,9 +34,11 @@ __all__ = [
     "batchnorm_layers",
     "build_network",
     "describe_network",
+    "embed",
     "freeze_batchnorm",
     "import_callable",
     "known_network",
+    "last_linear",
     "normalises_by_batch",
     "parse_network",
     "split_networks",

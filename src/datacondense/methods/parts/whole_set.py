@@ -22,7 +22,7 @@ from datacondense.files import cache_folder, write_atomically
 from datacondense.learner import Learner
 from datacondense.machine.provenance import versions
 from datacondense.methods.base import Task
-from datacondense.networks import describe_network
+from datacondense.networks import describe_network, last_linear
 from datacondense.randomness import global_stream
 from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
 from datacondense.training import Recipe
@@ -129,7 +129,7 @@ class _Training:
 
     def run(self) -> None:
         """Train for the epochs that are left."""
-        _ = self.learner.last_linear  # a network that has none is refused before the long training
+        last_linear(self.learner.module)  # a network that has none is refused before the long training
         real, saved = self.task.real, time.monotonic()
         progress = self.task.progress.part(f"train on {real.name}", self.recipe.epochs, "epoch", len(real))
 
