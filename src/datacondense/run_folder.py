@@ -24,6 +24,7 @@ from datacondense.artifact.condensed import (
     PARQUET,
     PREVIOUS,
     RESULT,
+    SNAPSHOTS,
     CondensedDataset,
     finished,
     require_folder,
@@ -45,6 +46,11 @@ from datacondense.methods import Method, State, Task
 from datacondense.methods.contract import misfit
 from datacondense.reading import Damaged, pack_tensors, read_tensors
 from datacondense.settings import later
+from datacondense.snapshots import Snapshots
+
+
+#: What the names of the tensors of snapshots begin with in a checkpoint.
+_SNAPSHOT = "snapshots."
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Reached:
     state: State
     metrics: tuple[dict[str, Any], ...]
     seconds: float
+    snapshots: Snapshots = Snapshots()
+    """Kept in checkpoints, so that they are those of the state wherever the process dies."""
 
 
 @dataclass
@@ -120,7 +128,8 @@ class RunFolder:
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        content = pack_tensors(progress.state.tensors(), "checkpoint", about)
+        snapshots = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
+        content = pack_tensors(progress.state.tensors() | snapshots, "checkpoint", about)
         path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
         try:
             if self._kept is None:
@@ -182,6 +191,8 @@ class RunFolder:
             METRICS: "".join(rows).encode(),
             RESULT: (json.dumps({"iterations": progress.done, **result}, indent=2) + "\n").encode(),
         }
+        if len(progress.snapshots):
+            about[SNAPSHOTS] = progress.snapshots.content(self.record)
         contents = about | condensed.contents()
         if self._kept != progress.done:
             self.checkpoint(progress)
@@ -202,6 +213,7 @@ class RunFolder:
             raise Damaged(path, f"{done} iterations of {steps}")
         if [row.get("iteration") for row in about.metrics] != list(range(done)):
             raise Damaged(path, f"its metrics are not of {done} iterations")
+        kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_SNAPSHOT)}
         named = {_current(name): tensor.to(task.machine.device) for name, tensor in tensors.items()}
         expected = {field.name for field in fields(self.method.state)}
         if named.keys() != expected:
@@ -211,7 +223,13 @@ class RunFolder:
             raise Damaged(path, wrong)
         if not all(tensor.isfinite().all() for tensor in named.values()):
             raise Damaged(path, "its numbers are not finite")
-        return Reached(done, state, about.metrics, about.seconds)
+        try:
+            snapshots = Snapshots.of_tensors(
+                {name.removeprefix(_SNAPSHOT): tensor for name, tensor in kept.items()}, state.images.shape
+            )
+        except ValueError as error:
+            raise Damaged(path, str(error)) from None
+        return Reached(done, state, about.metrics, about.seconds, snapshots)
 
     def _require_same(self, found: Record) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""
