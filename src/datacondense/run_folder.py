@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +61,7 @@ class Reached:
     state: State
     metrics: tuple[dict[str, Any], ...]
     seconds: float
-    snapshots: Snapshots = Snapshots()
+    snapshots: Snapshots = field(default_factory=Snapshots)
     """Kept in checkpoints, so that they are those of the state wherever the process dies."""
 
 

@@ -1,4 +1,4 @@
-"""Snapshots: the images as they were every few iterations, kept with a run's state and beside its artifact."""
+"""Snapshots: the images as they were every few iterations, kept with a state and beside the artifact."""
 
 from __future__ import annotations
 
