@@ -30,15 +30,16 @@ TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Of the run that made the artifact: its metrics, what it cost, the state from which it can be continued, if
-#: it can, and its last two states while it lasts.
+#: Of the run that made the artifact: its metrics, the images as they were every few iterations, what it cost,
+#: the state from which it can be continued, if it can, and its last two states while it lasts.
 METRICS = "metrics.jsonl"
+SNAPSHOTS = "snapshots.safetensors"
 RESULT = "result.json"
 STATE = "state.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 #: What a finished folder may hold of ours.
-FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT, STATE)
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, SNAPSHOTS, RESULT, STATE)
 
 
 @dataclass(frozen=True, eq=False)
