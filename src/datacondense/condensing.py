@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -26,6 +27,7 @@ from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
+from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder
@@ -51,6 +53,7 @@ def condense(
     resume: bool = False,
     overwrite: bool = False,
     snapshot_every: int | None = None,
+    tensorboard: str | Path | None = None,
     progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
@@ -77,6 +80,8 @@ def condense(
             `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
             and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
             own interval.
+        tensorboard: a folder that TensorBoard reads: metrics, pictures and hyperparameters of the run, while
+            it lasts. It may hold other files, none of which is changed.
         progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
             takes, and without a terminal how far it is about every minute. False: nothing.
 
@@ -104,8 +109,9 @@ def condense(
     task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
     _require_steps(method, snapshot_every, out)
+    board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
     if out is None:
-        return _condensed(task, method, record, recipe, None, resume=False)
+        return _condensed(task, method, record, recipe, None, resume=False, board=board)
     folder = Path(out).expanduser()
     require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
@@ -114,7 +120,9 @@ def condense(
     with run.working(
         resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task, method, snapshot_every)
     ):
-        return _condensed(task, method, record, recipe, run, resume=resume, snapshot_every=snapshot_every)
+        return _condensed(
+            task, method, record, recipe, run, resume=resume, snapshot_every=snapshot_every, board=board
+        )
 
 
 def _condensed(
@@ -126,6 +134,7 @@ def _condensed(
     *,
     resume: bool,
     snapshot_every: int | None = None,
+    board: Board | None = None,
 ) -> CondensedDataset:
     """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
     machine = task.machine
@@ -140,8 +149,11 @@ def _condensed(
         _require_finite(state, {}, 0)
         reached = Reached(0, state, (), 0.0, _snapshots(Snapshots(), task, state, 0, snapshot_every))
     started -= reached.seconds
-    with task.progress.start(reached.done) as shown:
+    with task.progress.start(reached.done) as shown, board or nullcontext():
         try:
+            if board:
+                board.start(reached.done, _hyperparameters(record), reached.metrics, reached.state.labels)
+                board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
                 check_stop()
                 state, metrics = _step(method, task, reached.state, k)
@@ -151,7 +163,12 @@ def _condensed(
                     k + 1, state, (*reached.metrics, row), time.perf_counter() - started, snapshots
                 )
                 shown.finish(metrics)
+                if board:
+                    board.metrics(row)
+                    board.picture(k + 1, task.real.denormalise(state.images), last=k + 1 == method.steps)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
+                    if board:
+                        board.flush()
                     run.checkpoint(reached)
                     saved = time.perf_counter()
             condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
@@ -230,6 +247,13 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{real.name} by {method.name} cannot be recorded: {error}") from None
     return stored
+
+
+def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
+    """What distinguishes runs, in one level."""
+    several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
+    method = {"data": record["data"]["name"], "method": record["method"]["name"]}
+    return method | several | record["method"]["settings"]
 
 
 def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:

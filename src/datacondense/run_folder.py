@@ -48,7 +48,6 @@ from datacondense.reading import Damaged, pack_tensors, read_tensors
 from datacondense.settings import later
 from datacondense.snapshots import Snapshots
 
-
 #: What the names of the tensors of snapshots begin with in a checkpoint.
 _SNAPSHOT = "snapshots."
 

@@ -96,14 +96,14 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
         mean=_numbers(data.mean),
         std=_numbers(data.std),
         recipe=_table(asdict(recipe)),
-        settings=_table(settings) if (settings := _settings(record, network)) else "No settings.",
+        settings=_table(settings) if (settings := settings_in_effect(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],
         fingerprint=record["data"]["fingerprint"],
     )
 
 
-def _settings(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
+def settings_in_effect(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
     """Those that took effect: what was left to the method is filled in, where this version knows it."""
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
     with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's

@@ -16,6 +16,7 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    report_command,
 )
 from datacondense.cli.help import UNSAID
 from datacondense.condensing import condense
@@ -50,6 +51,11 @@ def run(
     snapshot_every: Annotated[
         int | None, UNSAID, arg(metavar="N", help="Keep the images after every N iterations, for `report`.")
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="DIR", help="Write metrics, pictures and settings there for TensorBoard, meanwhile."),
+    ] = None,
     quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
@@ -71,9 +77,11 @@ def run(
         resume=resume,
         overwrite=overwrite,
         snapshot_every=snapshot_every,
+        tensorboard=tensorboard,
         progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]
     if network != TrainingFlags().networks:
         following += ["--networks", network]
     print(printable(f"{condensed!r} is in {folder}; next: {shlex.join(following)}"))
+    print(printable(f"report: {report_command([folder])}"))

@@ -17,7 +17,6 @@ from datacondense.evaluation.predictions import Predictions
 from datacondense.files import cache_folder, write_json
 from datacondense.reading import Amount, Damaged, Fraction, read_json
 
-
 #: The most classes whose confusion is told, which grows with their square.
 _CONFUSED = 100
 
