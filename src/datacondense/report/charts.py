@@ -236,6 +236,54 @@ def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]])
     )
 
 
+def curves(
+    data: str,
+    measured: Mapping[str, Sequence[tuple[int, float, float]]],
+    reported: Mapping[str, Sequence[tuple[int, float]]],
+) -> Chart:
+    """Accuracy against images per class, measured beside reported, a colour for each method.
+
+    Args:
+        measured: (images per class, mean, standard deviation), in percent.
+        reported: (images per class, mean), in percent.
+    """
+    rows = [
+        {"set": method, "ipc": ipc, "mean": mean, "low": mean - std, "high": mean + std,
+         "whose": "measured", "accuracy": f"{mean:.1f} ± {std:.1f} %"}
+        for method, line in measured.items()
+        for ipc, mean, std in line
+    ] + [
+        {"set": method, "ipc": ipc, "mean": mean, "whose": "reported", "accuracy": f"{mean:.1f} %"}
+        for method, line in reported.items()
+        for ipc, mean in line
+    ]  # fmt: skip
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X("ipc:Q", title="images per class"),
+        color=_colour(list(measured)),
+        tooltip=[alt.Tooltip("set:N"), alt.Tooltip("ipc:Q"), alt.Tooltip("whose:N"),
+                 alt.Tooltip("accuracy:N")],
+    )  # fmt: skip
+    y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False))
+    ours = "datum.whose == 'measured'"
+    dash = alt.StrokeDash(
+        "whose:N", scale=alt.Scale(domain=["measured", "reported"], range=[[1, 0], [2, 4]]),
+        legend=alt.Legend(title=None, orient="top"),
+    )  # fmt: skip
+    drawn = (
+        base.mark_line(aria=False).encode(y=y, strokeDash=dash)
+        + base.transform_filter(ours).mark_rule(strokeWidth=2, aria=False).encode(y="low:Q", y2="high:Q")
+        + base.transform_filter(ours).mark_point(filled=True, size=50, opacity=1).encode(y=y)
+    )
+    return Chart(
+        data,
+        f"Line chart: test accuracy on {data} by images per class, measured beside reported in the paper, "
+        f"for {', '.join(measured)}.",
+        _specification(drawn, height=300),
+        ("method", "images per class", "whose", "test accuracy"),
+        tuple((row["set"], str(row["ipc"]), row["whose"], row["accuracy"]) for row in rows),
+    )
+
+
 def _data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
     return alt.Data(values=[dict(row) for row in rows])
 

@@ -40,7 +40,7 @@ class Measuring:
     def results(
         self, folder: Path, condensed: CondensedDataset, test: ImageDataset, kept: KeptTrials
     ) -> dict[str, dict[str, Any]]:
-        """By folder, iteration and network: what `evaluate_recorded` gives, and the set's record; for JSON."""
+        """By folder, iteration and network: what `evaluate_recorded` gives, with the set's record."""
         recipe = condensed.recipe if self.epochs is None else replace(condensed.recipe, epochs=self.epochs)
         about = {"condensed": condensed.record | {"run": run_result(folder)}}
         snapshots = read_snapshots(folder, condensed.images.shape)
