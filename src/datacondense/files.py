@@ -16,7 +16,7 @@ import filelock
 
 from datacondense.errors import DatacondenseError, UsageError
 
-#: The line of a Markdown file that proves it to be ours; wherever it stands.
+#: The line of a Markdown or HTML file that proves it to be ours; wherever it stands.
 MARKER = "<!-- Written by datacondense, which may replace it. -->"
 #: The text chunk `Software` of PNG files, and the key in the metadata of parquet files, that prove the same.
 SOFTWARE = "datacondense"
@@ -94,8 +94,8 @@ def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out"
 def is_ours(path: Path) -> bool:
     """Whether the content of a file proves that we wrote it; an empty one, where nothing can be lost, passes.
 
-    The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown; `SOFTWARE` in PNG and
-    parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
+    The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown and HTML; `SOFTWARE`
+    in PNG and parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
     `datacondense` in each of them; in SQLite, the tables of Optuna's studies. Files with another
     suffix may be JSON or PNG, whose names people choose.
     """
@@ -198,7 +198,7 @@ def _parquet_is_ours(path: Path) -> bool:
     return SOFTWARE.encode() in (pyarrow.parquet.read_schema(path).metadata or {})
 
 
-def _markdown_is_ours(path: Path) -> bool:
+def _text_is_ours(path: Path) -> bool:
     return MARKER in path.read_text().splitlines()
 
 
@@ -244,7 +244,8 @@ _PROOFS = {
     ".safetensors": _safetensors_is_ours,
     ".png": _png_is_ours,
     ".parquet": _parquet_is_ours,
-    ".md": _markdown_is_ours,
+    ".md": _text_is_ours,
+    ".html": _text_is_ours,
     ".json": _json_is_ours,
     ".jsonl": _lines_are_ours,
     ".db": _studies_are_ours,

@@ -112,7 +112,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         mean=_numbers(data.mean),
         std=_numbers(data.std),
         recipe=_table(asdict(recipe)),
-        settings=_table(settings) if (settings := _settings(record, network)) else "No settings.",
+        settings=_table(settings) if (settings := settings_in_effect(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],
         fingerprint=record["data"]["fingerprint"],
@@ -127,7 +127,7 @@ def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int) -> s
     return f"{said}\nStorage: {stored_bytes:,} bytes (float32; labels int64).\n" if said else ""
 
 
-def _settings(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
+def settings_in_effect(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
     """Those that took effect: what was left to the method is filled in, where this version knows it."""
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
     with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's

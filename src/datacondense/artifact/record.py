@@ -54,6 +54,8 @@ class Record(msgspec.Struct, kw_only=True):
     seed: int
     precision: str
     compiled: bool = False
+    validation: float = 0.0
+    """The part of each class that was held out to decide which state the artifact has."""
     class_names: tuple[ClassName, ...]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Meta(gt=0)], ...]

@@ -15,8 +15,9 @@ from datacondense.cli.flags import (
     Seed,
     TrainingFlags,
     note_other_images,
+    report_command,
 )
-from datacondense.errors import UsageError
+from datacondense.errors import UsageError, printable
 from datacondense.evaluation import evaluate_recorded, require_buildable, require_same_shape
 from datacondense.evaluation.comparison import NOTE, Row, table
 from datacondense.evaluation.trials import KeptTrials
@@ -56,3 +57,4 @@ def run(
                 results[f"{title} {name}"] = result | {"condensed": condensed.record}
         print(f"{table(rows)}\n\n{NOTE}")
         output.write(results)
+    print(printable(f"report: {report_command(folders, output.json)}"))

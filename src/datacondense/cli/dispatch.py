@@ -23,6 +23,7 @@ VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
     "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "report": "Make one page of condensed sets: images, accuracy, progress, settings, code.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
     "paper": "Measure a table of the paper and set it beside the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",

@@ -17,9 +17,11 @@ from datacondense.cli.flags import (
     Switch,
     TrainingFlags,
     note_other_images,
+    report_command,
 )
 from datacondense.condensing import run_result
 from datacondense.data import ImageDataset
+from datacondense.errors import printable
 from datacondense.evaluation import evaluate_recorded, require_buildable
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.training import Recipe
@@ -70,3 +72,5 @@ def run(
             print(f"{name:<12} {score}", flush=True)
             results[name] = result | {"condensed": about}
         output.write(results)
+    if not whole:
+        print(printable(f"report: {report_command([folder], output.json)}"))

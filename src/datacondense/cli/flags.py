@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,6 +69,13 @@ class DataFlags:
             return _noted(load_dataset(replace(source, **flags)))
         how = {name: getattr(source, name) for name in asdict(self)} | flags
         return _noted(load_dataset(data, **how, seed=source.split_seed or 0))
+
+
+def report_command(folders: Sequence[Path], scores: Path | None = None) -> str:
+    """The command that makes the report of these sets."""
+    out = f"{folders[0]}.html" if len(folders) == 1 else "report.html"
+    known = ["--scores", str(scores)] if scores else []
+    return shlex.join(["datacondense", "report", *map(str, folders), *known, "--out", out])
 
 
 def remembered(condensed: CondensedDataset) -> Source:

@@ -8,12 +8,14 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.cli.flags import MachineFlags, Switch
+from datacondense.cli.help import UNSAID
 from datacondense.errors import COUNT, unknown_name
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.files import require_ours, require_writable_folder
+from datacondense.files import require_ours, require_writable_folder, write_atomically
+from datacondense.report import require_report
 
 
 def run(
@@ -50,12 +52,20 @@ def run(
             help_behavior_hint="(default: on the screen)",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="FILE", help="Write all tables and plots there, as one page to look at."),
+    ] = None,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
     folders = Folders(results, runs)
     if report:
         require_ours(report, "--report")
+    if html:
+        require_report()
+        require_ours(html, "--html")
     if table != "report":
         if table not in TABLES:
             raise unknown_name("table", table, [*TABLES, "report"])
@@ -78,7 +88,12 @@ def run(
     if report:
         write_book(folders, report)
         print(report)
-    else:
+    if html:
+        from datacondense.experiments.paper.page import results_page
+
+        write_atomically(html, results_page(folders).encode())
+        print(html)
+    if not (report or html):
         print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")
 
 

@@ -23,6 +23,8 @@ from datacondense.files import MARKER, require_ours, write_atomically
 PAGES = {"continual.md": continual_section, "search.md": search_section}
 #: The plot beside the book.
 CURVES = "accuracy-by-ipc.png"
+#: Where it stands in the book.
+CURVES_LINE = f"![Accuracy against images per class, measured beside reported]({CURVES})"
 
 _HEAD = f"""# Results
 
@@ -116,7 +118,7 @@ def _section(table: Table, found: Found, runs: list[Run]) -> str:
         text += "\nWhat condensing the first set of each cost:\n\n"
         text += _markdown(["data", "method", "iterations", "minutes", "peak memory", "on"], costs)
     if table.name == "accuracy-by-ipc" and measured_lines(runs):
-        text += f"\n![Accuracy against images per class, measured beside reported]({CURVES})\n"
+        text += f"\n{CURVES_LINE}\n"
     return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
 
 
