@@ -78,10 +78,10 @@ def condense(
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
             iterations are done before; 0 gives the initial images. The artifact says how many were done, and
             is that of a run of so many iterations.
-        validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration sees:
-            on it, networks trained on the images are compared every now and then, in about a tenth of the
-            time. The artifact has the newest images unless they did worse in the last comparison, and a run
-            ends when three in succession find none better. 0.05 with `minutes`, otherwise none.
+        validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
+            sees: on it, networks trained on the images are compared every now and then, in about a tenth of
+            the time. The artifact has the newest images unless they did worse in the last comparison, and a
+            run ends when three in succession find none better. 0.05 with `minutes`, otherwise none.
         resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
             do not depend on their number may be given more iterations than it was started with, or fewer,
             down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same

@@ -55,9 +55,9 @@ def run(
         float | None,
         arg(
             metavar="PART",
-            help="Hold out this part of the training images, on which networks trained on the set are compared "
-            "now and then: the newest images are kept unless they did worse. (default: 0.05 with --minutes, "
-            "otherwise 0)",
+            help="Hold out this part of the training images; on it, networks trained on the set are compared "
+            "now and then, and the newest images are kept unless they do worse.",
+            help_behavior_hint="(default: 0.05 with --minutes, otherwise none)",
         ),
     ] = None,
     seed: Seed = 0,
