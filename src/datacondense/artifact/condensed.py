@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class CondensedDataset:
             PICTURE: png(picture(self.data)),
             PARQUET: _parquet(self.data),
             CARD: card(self.data, self.recipe, self.record).encode(),
-            TENSORS: pack_tensors(tensors, "record", self.record | {"recipe": asdict(self.recipe)}),
+            TENSORS: pack_tensors(tensors, "record", self.record | {"recipe": self.recipe.record()}),
         }
 
     @classmethod
