@@ -8,6 +8,7 @@ from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
         RandomSelection,
         Herding,
         KCenter,
+        KMeans,
         Forgetting,
         NearestMean,
     )
@@ -54,6 +56,7 @@ __all__ = [
     "GradientMatching",
     "Herding",
     "KCenter",
+    "KMeans",
     "Method",
     "NearestMean",
     "RandomSelection",
