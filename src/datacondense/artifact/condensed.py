@@ -28,13 +28,15 @@ TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Of the run that made the artifact: its metrics, what it cost, and its last two states while it lasts.
+#: Of the run that made the artifact: its metrics, what it cost, the state from which it can be continued, if
+#: it can, and its last two states while it lasts.
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+STATE = "state.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 #: What a finished folder may hold of ours.
-FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT)
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT, STATE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,11 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+def default_method(minutes: int | float | None) -> str:
+    """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
+    return "gradient-matching" if minutes is None else "feature-regression"
+
+
 def as_method(method: Method | str) -> Method:
     """The method, or with its default settings the one of that name.
 
@@ -63,5 +68,6 @@ __all__ = [
     "State",
     "Task",
     "as_method",
+    "default_method",
     "loops_for",
 ]
