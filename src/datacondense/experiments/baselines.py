@@ -20,8 +20,8 @@ def made_baselines(
     *,
     progress: bool | None = None,
 ) -> dict[str, CondensedDataset]:
-    """As many stored images of `real` as `condensed` has, to be trained on by its recipe: "random selection" and
-    "herding selection".
+    """As many stored images of `real` as `condensed` has, to be trained on by its recipe, named "random
+    selection" and "herding selection".
 
     Herding takes the features of the network that condensed, or of a ConvNet where that is a user's own.
     """
