@@ -213,7 +213,7 @@ def test_a_curve_that_fails_does_not_stop_the_others(
 
 
 def test_methods_whose_steps_depend_on_their_number_are_refused() -> None:
-    with pytest.raises(UsageError, match="dataset-distillation .* no budget of minutes"):
+    with pytest.raises(UsageError, match=r"dataset-distillation .* no budget of minutes"):
         asked(parse_method("dataset-distillation"))
 
 

@@ -69,7 +69,7 @@ def run(
     if table == "frontier":
         if workers != 1:
             raise UsageError(
-                "paper frontier measures time, so one process has the machine: leave out --workers"
+                "paper frontier measures time and needs the machine for itself; leave out --workers"
             )
         if _frontier(frontier, folders, hardware.detect(), dry_run=dry_run):
             return
@@ -108,8 +108,8 @@ def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_r
         state = "finished" if result_of(point, folders) else f"to do, about {duration(seconds)}"
         print(f"{point.title}: {state}  {point.id}")
     left = sum(seconds > 0 for seconds in needed)
-    print(f"{left} of {len(points)} points to do for seed {flags.seed}, about {duration(sum(needed))}, without "
-          "compilation", flush=True)  # fmt: skip
+    expected = f"about {duration(sum(needed))}, without compilation"
+    print(f"{left} of {len(points)} points to do for seed {flags.seed}, {expected}", flush=True)
     if not dry_run:
         _require_writable(folders)
         run_frontier(points, folders, machine)

@@ -45,6 +45,7 @@ Test accuracy in percent, *measured here / reported in the paper*: mean ± stand
 - **Unconverged**: some length was less than a tenth of the full one. Such a number does not say what the
   method reaches, and the plot leaves it out.
 - JPEG: measured on copies of the images that were compressed by JPEG.
+- How accuracy grows with the time that condensing takes: [the frontier](frontier.md).
 
 `datacondense paper TABLE` measures a table cell by cell at one of two scales; some numbers come from longer
 runs of `condense` and `evaluate`.
