@@ -137,7 +137,7 @@ def test_a_set_is_compared_with_baselines_under_one_recipe(
         "random selection",
         "herding selection",
     ]
-    assert all(" 512 " in line and "dsa, cutmix" in line for line in lines)
+    assert all(" 528 " in line and "dsa, cutmix" in line for line in lines)
     assert "is ahead of" in out
     found = json.loads(file.read_text())
     assert len(found) == 3

@@ -16,6 +16,7 @@ from datacondense.methods import (
     KCenter,
     KMeans,
     Method,
+    Mosaic,
     NearestMean,
     RandomSelection,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Learner",
     "Machine",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "Recipe",

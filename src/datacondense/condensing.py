@@ -14,10 +14,10 @@ import torch
 from msgspec import Meta
 
 from datacondense.artifact.condensed import RESULT, CondensedDataset
-from datacondense.artifact.record import SCHEMA, Record
+from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
-from datacondense.errors import DatacondenseError, Range, UsageError
+from datacondense.errors import COUNT, DatacondenseError, Range, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import Provenance, provenance, versions
@@ -29,6 +29,7 @@ from datacondense.progress import Progress
 from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder, begun_compiled
+from datacondense.snapshots import Snapshots, needed_bytes
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
@@ -50,6 +51,7 @@ def condense(
     minutes: int | float | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    snapshot_every: int | None = None,
     progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
@@ -77,13 +79,17 @@ def condense(
             settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`: files that prove to be ours by their
             content, never others. The old artifact stays until the new one is complete.
+        snapshot_every: keep the images as they are at first and after every so many iterations, in
+            `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
+            and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
+            own interval.
         progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
             takes, and without a terminal how far it is about every minute. False: nothing.
 
     Raises:
         UsageError: ipc below 1, one class only, a class without images or with a name that cannot be stored;
             `out` in use, not writable, inside the folder of the real images, or with files of others; a
-            checkpoint of other settings.
+            checkpoint of other settings; snapshots without `out`, or of a method that takes no steps.
         DatacondenseError: the loss became infinite or NaN, and the checkpoint has the last good state; the
             method returned something else than it must; checkpoints are damaged.
     """
@@ -107,14 +113,18 @@ def condense(
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
+    _require_steps(method, snapshot_every, out)
     if folder is None:
         return _condensed(task, method, record, recipe, None, limit, resume=False)
     require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
     if resume and (finished := run.finished(limit)):
         return finished
-    with run.working(resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task)):
-        return _condensed(task, method, record, recipe, run, limit, resume=resume)
+    needed = _needed_bytes(task, method, snapshot_every)
+    with run.working(resume=resume, overwrite=overwrite, needed_bytes=needed):
+        return _condensed(
+            task, method, record, recipe, run, limit, resume=resume, snapshot_every=snapshot_every
+        )
 
 
 def _condensed(
@@ -126,6 +136,7 @@ def _condensed(
     limit: float,
     *,
     resume: bool,
+    snapshot_every: int | None = None,
 ) -> CondensedDataset:
     """The artifact after all iterations, or as many as `limit` seconds allow; from a checkpoint, if any."""
     machine = task.machine
@@ -139,7 +150,7 @@ def _condensed(
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
         _require_finite(state, {}, 0)
-        reached = Reached(0, state, (), 0.0)
+        reached = Reached(0, state, (), 0.0, _snapshots(Snapshots(), task, state, 0, snapshot_every))
     started -= reached.seconds
     with task.progress.start(reached.done, reached.seconds) as shown:
         try:
@@ -149,7 +160,10 @@ def _condensed(
                 check_stop()
                 state, metrics = _step(method, task, reached.state, k)
                 row = {"iteration": k, **metrics}
-                reached = Reached(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
+                snapshots = _snapshots(reached.snapshots, task, state, k + 1, snapshot_every)
+                reached = Reached(
+                    k + 1, state, (*reached.metrics, row), time.perf_counter() - started, snapshots
+                )
                 shown.finish(metrics)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
                     run.checkpoint(reached)
@@ -242,7 +256,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "std": list(real.std),
         "data": real.description,
         "versions": versions(),
-    }
+    } | decoder_record(method.decoder)
     try:
         stored: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
         msgspec.convert(stored, Record)
@@ -256,8 +270,30 @@ def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) 
     if isinstance(state, Chosen):
         record = record | {"indices": state.indices.tolist()}
     real = task.real
-    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name)
+    soft = None if state.probabilities is None else state.probabilities.to("cpu", torch.float32)
+    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name,
+                        probabilities=soft)  # fmt: skip
     return CondensedDataset(data, recipe, record)
+
+
+def _require_steps(method: Method, snapshot_every: int | None, out: str | Path | None) -> None:
+    """Raise `UsageError` where snapshots were asked for and there can be none."""
+    if snapshot_every is None:
+        return
+    COUNT.require("--snapshot-every", snapshot_every)
+    if out is None:
+        raise UsageError(
+            "snapshots are kept in the folder of the run; give `out`, or leave out snapshot_every"
+        )
+    if not method.steps:
+        raise UsageError(f"{method.name} takes no steps to keep snapshots of; leave out --snapshot-every")
+
+
+def _snapshots(before: Snapshots, task: Task, state: State, done: int, every: int | None) -> Snapshots:
+    """With the state after `done` iterations, if it is its turn."""
+    if not every or done % every:
+        return before
+    return before.with_one(done, task.real.denormalise(state.images))
 
 
 def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dict[str, float]]:
@@ -294,6 +330,7 @@ def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
         )
 
 
-def _needed_bytes(task: Task) -> int:
+def _needed_bytes(task: Task, method: Method, snapshot_every: int | None) -> int:
     """A generous estimate of what the artifact and three checkpoints take on disk."""
-    return 12 * 4 * task.ipc * task.real.classes * math.prod(task.real.image_shape) + 1_000_000
+    pixels = task.ipc * task.real.classes * math.prod(task.real.image_shape)
+    return 12 * 4 * pixels + 1_000_000 + needed_bytes(pixels, method.steps, snapshot_every)

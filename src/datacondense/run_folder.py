@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from datacondense.artifact.condensed import (
     PARQUET,
     PREVIOUS,
     RESULT,
+    SNAPSHOTS,
     STATE,
     CondensedDataset,
     finished,
@@ -46,6 +47,10 @@ from datacondense.methods import Method, State, Task
 from datacondense.methods.contract import misfit
 from datacondense.reading import Damaged, pack_tensors, read_tensors
 from datacondense.settings import later
+from datacondense.snapshots import Snapshots
+
+#: What the names of the tensors of snapshots begin with in a checkpoint.
+_SNAPSHOT = "snapshots."
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Reached:
     state: State
     metrics: tuple[dict[str, Any], ...]
     seconds: float
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """Kept in checkpoints, so that they are those of the state wherever the process dies."""
 
 
 @dataclass
@@ -137,7 +144,8 @@ class RunFolder:
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        return pack_tensors(progress.state.tensors(), "checkpoint", about)
+        snapshots = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
+        return pack_tensors(progress.state.tensors() | snapshots, "checkpoint", about)
 
     def checkpoint(self, progress: Reached) -> None:
         """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
@@ -204,6 +212,8 @@ class RunFolder:
             METRICS: "".join(rows).encode(),
             RESULT: (json.dumps({"iterations": progress.done, **result}, indent=2) + "\n").encode(),
         }
+        if len(progress.snapshots):
+            about[SNAPSHOTS] = progress.snapshots.content(self.record)
         if extendable:
             about[STATE] = self._packed(progress)
         contents = about | condensed.contents()
@@ -226,16 +236,23 @@ class RunFolder:
             raise Damaged(path, f"{done} iterations of {steps}")
         if [row.get("iteration") for row in about.metrics] != list(range(done)):
             raise Damaged(path, f"its metrics are not of {done} iterations")
+        kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_SNAPSHOT)}
         named = {_current(name): tensor.to(task.machine.device) for name, tensor in tensors.items()}
         expected = {field.name for field in fields(self.method.state)}
-        if named.keys() != expected:
+        if named.keys() not in (expected, expected - {"probabilities"}):
             raise Damaged(path, f"it holds the tensors {sorted(named)}; expected {sorted(expected)}")
         state = self.method.state(**named | {"labels": named["labels"].cpu()})
         if wrong := misfit(task, state, self.method.init(task) if self.method.steps else None):
             raise Damaged(path, wrong)
         if not all(tensor.isfinite().all() for tensor in named.values()):
             raise Damaged(path, "its numbers are not finite")
-        return Reached(done, state, about.metrics, about.seconds)
+        try:
+            snapshots = Snapshots.of_tensors(
+                {name.removeprefix(_SNAPSHOT): tensor for name, tensor in kept.items()}, state.images.shape
+            )
+        except ValueError as error:
+            raise Damaged(path, str(error)) from None
+        return Reached(done, state, about.metrics, about.seconds, snapshots)
 
     def _require_same(self, found: Record) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""

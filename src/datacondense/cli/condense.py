@@ -17,6 +17,7 @@ from datacondense.cli.flags import (
     Switch,
     TrainingFlags,
 )
+from datacondense.cli.help import UNSAID
 from datacondense.cli.settings import AUTO
 from datacondense.condensing import condense
 from datacondense.errors import COUNT, printable
@@ -56,6 +57,9 @@ def run(
     ] = None,
     resume: Annotated[Switch, arg(help="Continue from the checkpoint in the output folder.")] = False,
     overwrite: Annotated[Switch, arg(help="Replace what an earlier run left in the output folder.")] = False,
+    snapshot_every: Annotated[
+        int | None, UNSAID, arg(metavar="N", help="Keep the images after every N iterations, for `report`.")
+    ] = None,
     quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
@@ -77,6 +81,7 @@ def run(
         minutes=minutes,
         resume=resume,
         overwrite=overwrite,
+        snapshot_every=snapshot_every,
         progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]

@@ -50,8 +50,8 @@ def welch(one: Score, other: Score) -> float | None:
 SIGNIFICANT = 0.05
 
 
-def stored_bytes(condensed: CondensedDataset) -> int:
-    """What the images of a set take as they are stored: float32."""
+def image_bytes(condensed: CondensedDataset) -> int:
+    """What the images of a set take as they are stored: float32. Labels take little beside them."""
     return condensed.images.nbytes
 
 
@@ -59,10 +59,10 @@ def require_equal_storage(sets: Mapping[str, CondensedDataset]) -> None:
     """Raise `UsageError` where the images of the sets take different space: nothing fair can be said then."""
     (first, condensed), *others = sets.items()
     for title, other in others:
-        if stored_bytes(other) != stored_bytes(condensed):
+        if image_bytes(other) != image_bytes(condensed):
             raise UsageError(
                 f"a protocol compares sets of equal storage; the {len(condensed)} images of {first} take "
-                f"{stored_bytes(condensed):,} bytes, the {len(other)} of {title} {stored_bytes(other):,}"
+                f"{image_bytes(condensed):,} bytes, the {len(other)} of {title} {image_bytes(other):,}"
             )
 
 
@@ -100,10 +100,16 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         reference = first.setdefault(row.network, row)
         p = None if row is reference else welch(reference.score, row.score)
-        method, ipc = row.condensed.record["method"]["name"], str(row.condensed.ipc)
+        method, parts = row.condensed.record["method"]["name"], row.condensed.decoder.parts
+        ipc = (
+            f"{row.condensed.ipc} (decoded: {row.condensed.ipc * parts})"
+            if parts > 1
+            else str(row.condensed.ipc)
+        )
+        labels = "hard" if row.condensed.probabilities is None else "soft"
         epochs = str(row.recipe.epochs) + (", learned steps" if row.recipe.step_sizes else "")
         lines.append(
-            (row.title, method, ipc, f"{stored_bytes(row.condensed):,}", "hard", row.network, epochs,
+            (row.title, method, ipc, f"{row.condensed.stored_bytes:,}", labels, row.network, epochs,
              row.recipe.augmentation + ", cutmix" * bool(row.recipe.cutmix), str(row.score),
              "" if p is None else f"{p:.2g}")
         )  # fmt: skip

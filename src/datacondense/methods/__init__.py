@@ -9,6 +9,7 @@ from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
 from datacondense.methods.k_means import KMeans
+from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
@@ -26,13 +27,14 @@ METHODS: dict[str, type[Method]] = {
         KMeans,
         Forgetting,
         NearestMean,
+        Mosaic,
     )
 }
 
 
 def default_method(minutes: int | float | None) -> str:
     """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
-    return "gradient-matching" if minutes is None else "feature-regression"
+    return "gradient-matching" if minutes is None else "distribution-matching"
 
 
 def as_method(method: Method | str) -> Method:
@@ -63,6 +65,7 @@ __all__ = [
     "KCenter",
     "KMeans",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "State",

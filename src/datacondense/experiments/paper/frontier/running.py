@@ -21,7 +21,7 @@ from datacondense.condensing import condense, run_result
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import DatacondenseError
 from datacondense.evaluation import evaluate_recorded
-from datacondense.evaluation.comparison import stored_bytes
+from datacondense.evaluation.comparison import image_bytes
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.estimate import condensing_seconds, evaluation_seconds
@@ -125,7 +125,7 @@ def _measure(point: Point, folders: Folders, machine: Machine) -> None:
                 "measured": {"mean": score.mean, "std": score.std, "n": point.trials,
                              "accuracies": score.accuracies},
                 "seconds": made.seconds,
-                "stored": {"images": len(condensed), "bytes": stored_bytes(condensed)},
+                "stored": {"images": len(condensed), "bytes": image_bytes(condensed)},
                 "configuration": point.configuration(),
                 "data": data.train.description,
                 "condensed": made.run,
