@@ -84,10 +84,12 @@ def test_every_set_is_ranked_against_the_random_images_of_its_network(condensed:
     rows = [row("a", condensed, 0.6, 0.8), row(RANDOM, condensed, 0.5)]
     rows += [row("a", condensed, 0.3, network="mlp"), row(RANDOM, condensed, 0.2, network="mlp")]
     plain = [row(one.title, condensed, one.score.mean - 0.1, network=one.network) for one in rows]
-    (first, convnet), (second, mlp) = ranked(rows, plain, {"convnet": 0.9, "mlp": 0.4})
+    hard = [row(one.title, condensed, one.score.mean - 0.2, network=one.network) for one in rows]
+    (first, convnet), (second, mlp) = ranked(rows, hard, plain, {"convnet": 0.9, "mlp": 0.4})
     assert (first.network, second.network) == ("convnet", "mlp")
-    assert convnet == robustness(Accuracies(0.9, 0.7, 0.7, 0.5, plain[0].score.mean, plain[1].score.mean))
-    assert (mlp.hlr, mlp.ior) == (pytest.approx(0.1), pytest.approx(0.1))
+    means = [one.score.mean for one in (hard[0], rows[0], rows[1], plain[0], plain[1])]
+    assert convnet == robustness(Accuracies(0.9, *means))
+    assert (mlp.hlr, mlp.ior) == (pytest.approx(0.3), pytest.approx(0.1))
 
 
 def test_the_verdict_says_who_is_ahead_and_what_is_noise(condensed: CondensedDataset) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from tyro.conf import OmitArgPrefixes, arg
@@ -30,6 +30,7 @@ from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.evaluation.robustness import ranked
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.baselines import made_baselines
+from datacondense.networks import Network
 from datacondense.reading import Fraction, read_json
 from datacondense.training import Recipe
 
@@ -90,21 +91,34 @@ def run(
     if rivals:
         sets |= made_baselines(first, real.train, seed, machine, progress=not training.quiet)
     common = PROTOCOLS[protocol].recipe(real.train.known_as) if protocol else None
-    rows, plain, results = [], [], {}
+    rows, hard, plain, results = [], [], [], {}
     with KeptTrials() as kept:
         judge = partial(evaluate_recorded, trials=training.trials, seed=seed, machine=machine, kept=kept,
                         progress=not training.quiet)  # fmt: skip
+
+        def measure(
+            title: str, condensed: CondensedDataset, name: str, network: Network, recipe: Recipe
+        ) -> tuple[Row, dict[str, Any]]:
+            score, result = judge(condensed, real.test, network, recipe=recipe)
+            return Row(title, condensed, name, recipe, score), result | {"condensed": condensed.record}
+
         for title, condensed in sets.items():
             recipe = training.recipe(common or condensed.recipe)
             for name, network in chosen.items():
-                score, result = judge(condensed, real.test, network, recipe=recipe)
-                rows.append(Row(title, condensed, name, recipe, score))
-                results[f"{title} {name}"] = result | {"condensed": condensed.record}
+                row, result = measure(title, condensed, name, network, recipe)
+                rows.append(row)
+                results[f"{title} {name}"] = result
                 if ranking:
                     unaugmented = replace(recipe, augmentation="none")
-                    score, result = judge(condensed, real.test, network, recipe=unaugmented)
-                    plain.append(Row(title, condensed, name, unaugmented, score))
-                    results[f"{title} {name} not augmented"] = result | {"condensed": condensed.record}
+                    row, result = measure(title, condensed, name, network, unaugmented)
+                    plain.append(row)
+                    results[f"{title} {name} not augmented"] = result
+                    if condensed.probabilities is None:
+                        hard.append(rows[-1])
+                    else:
+                        row, result = measure(title, with_hard_labels(condensed), name, network, recipe)
+                        hard.append(row)
+                        results[f"{title} {name} hard labels"] = result
         if ranking:
             of_whole = training.recipe(Recipe.of_whole_set(len(real.train)))
             for name, network in chosen.items():
@@ -112,10 +126,15 @@ def run(
                     score, result = judge(real.train, real.test, network, recipe=of_whole)
                     reached[name], results[f"whole {name}"] = score.mean, result
         print(f"{table(rows)}\n\n{verdict(rows)}\n\n{NOTE}")
-        for row, scores in ranked(rows, plain, reached) if ranking else ():
+        for row, scores in ranked(rows, hard, plain, reached) if ranking else ():
             print(f"{row.title}, {row.network}: {scores}")
             results[f"{row.title} {row.network}"]["robustness"] = asdict(scores)
         output.write(results)
+
+
+def with_hard_labels(condensed: CondensedDataset) -> CondensedDataset:
+    """The same images with their classes alone as targets."""
+    return replace(condensed, data=replace(condensed.data, probabilities=None))
 
 
 class _Measured(msgspec.Struct):

@@ -12,14 +12,18 @@ from datacondense.evaluation.protocols import ProtocolName
 from datacondense.experiments.paper.frontier.page import SHOWN
 from datacondense.experiments.paper.frontier.points import Point, parse_method, points_of
 from datacondense.experiments.paper.tables import DATA
-from datacondense.methods import METHODS, default_method
 from datacondense.networks import split_networks
 
-#: What is compared unless methods are named, as far as there is such a method.
+#: What is compared unless methods are named: selections, and what learns images.
 _COMPARED = (
-    "random", "herding", "k-center", "k-means", "mosaic", default_method(1), "gradient-matching",
+    "random",
+    "herding",
+    "k-center",
+    "k-means",
+    "mosaic",
+    "gradient-matching",
     "distribution-matching",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class FrontierFlags:
     ] = "1,3,10,30,100"
     methods: Annotated[
         str, arg(metavar="METHOD,…", help="With settings, if need be: 'herding(feature_epochs=4)'.")
-    ] = ",".join(name for name in _COMPARED if name in METHODS)
+    ] = ",".join(_COMPARED)
     protocol: Annotated[
         str, arg(metavar="|".join(SHOWN), help="How networks are trained on the sets (docs/comparing.md).")
     ] = "paper"

@@ -65,22 +65,23 @@ def robustness(found: Accuracies, weight: float = 0.5) -> Robustness:
 
 
 def ranked(
-    rows: Sequence[Row], plain: Sequence[Row], real: Mapping[str, float]
+    rows: Sequence[Row], hard: Sequence[Row], plain: Sequence[Row], real: Mapping[str, float]
 ) -> Iterator[tuple[Row, Robustness]]:
     """Each row but that of random images, with its scores.
 
     Args:
         rows: of sets, among them one by random selection for each network.
-        plain: the same sets and networks in the same order, trained without augmentation.
+        hard: the same sets and networks in the same order, trained with hard labels.
+        plain: the same, trained without augmentation.
         real: network → mean accuracy of those trained on all real images.
     """
-    random = {row.network: (row.score.mean, other.score.mean)
-              for row, other in zip(rows, plain, strict=True) if row.title == RANDOM}  # fmt: skip
-    for row, other in zip(rows, plain, strict=True):
+    measured = list(zip(rows, hard, plain, strict=True))
+    random = {row.network: (row, other) for row, _, other in measured if row.title == RANDOM}
+    for row, hardened, unaugmented in measured:
         if row.title != RANDOM:
-            score, (augmented, unaugmented) = row.score.mean, random[row.network]
-            found = Accuracies(real[row.network], score, score, augmented, other.score.mean, unaugmented)
-            yield row, robustness(found)
+            of_random, of_plain_random = random[row.network]
+            networks = (hardened, row, of_random, unaugmented, of_plain_random)
+            yield row, robustness(Accuracies(real[row.network], *(one.score.mean for one in networks)))
 
 
 def _scaled(value: float) -> float:

@@ -8,7 +8,7 @@ from datacondense.artifact.condensed import CondensedDataset
 from datacondense.condensing import condense
 from datacondense.data import ImageDataset
 from datacondense.machine import Machine
-from datacondense.methods import Herding, Method, RandomSelection
+from datacondense.methods import Herding, Method, Mosaic, RandomSelection
 from datacondense.networks import ConvNet, known_network
 
 
@@ -21,11 +21,13 @@ def made_baselines(
     progress: bool | None = None,
 ) -> dict[str, CondensedDataset]:
     """As many stored images of `real` as `condensed` has, to be trained on by its recipe, named "random
-    selection" and "herding selection".
+    selection", "herding selection" and, where it holds mosaics (multi-formation), "mosaic selection".
 
     Herding takes the features of the network that condensed, or of a ConvNet where that is a user's own.
     """
-    methods: tuple[Method, ...] = (RandomSelection(), Herding())
+    methods: list[Method] = [RandomSelection(), Herding()]
+    if condensed.decoder.parts > 1:
+        methods.append(Mosaic(condensed.decoder.factor))
     network = known_network(condensed.record["network"]) or ConvNet()
     made = {
         f"{method.name} selection": condense(

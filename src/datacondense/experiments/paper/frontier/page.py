@@ -19,11 +19,14 @@ from datacondense.experiments.paper.measured import Run, read_method, read_runs
 from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.experiments.plots import figure, save
 from datacondense.methods import Method
+from datacondense.methods.parts.features import TrainedSelection
 from datacondense.reading import Amount, Fraction, read_json
 
 #: The protocols that have a plot and tables.
 SHOWN: tuple[ProtocolName, ...] = ("paper", "augmented")
 _FLOAT32 = 4
+#: Minutes that are written below the plots, where they lie within.
+_TICKS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Measured:
     method: str
     selects: bool
     """Real images, which are shown at a time of zero."""
-    seconds: float
-    """Of condensing, or of selecting and the network that selected."""
+    seconds: float | None
+    """Of condensing, or of selecting and the network that selected; None where that may have been there."""
     score: Score
     stored: int
     """Bytes."""
@@ -61,7 +64,9 @@ def frontier_points(results: Path) -> list[Measured]:
         and (run.condensing, run.trained) == ("convnet", "convnet")
         and run.recipe == PROTOCOLS[protocol].recipe(run.data)
     ]  # fmt: skip
-    return sorted(points, key=lambda p: (p.protocol, p.data, p.ipc, not p.selects, p.method, p.seconds))
+    return sorted(
+        points, key=lambda p: (p.protocol, p.data, p.ipc, not p.selects, p.method, p.seconds or 0.0)
+    )
 
 
 def frontier_section(results: Path) -> str:
@@ -99,31 +104,39 @@ def draw_frontier(points: Iterable[Measured], path: Path) -> None:
     """
     points = list(points)
     rows, columns = (sorted({p.data for p in points}), sorted({p.ipc for p in points}))
-    drawing = figure(1.5 + 3.8 * len(columns), 1.2 + 3.0 * len(rows))
-    panels = drawing.subplots(len(rows), len(columns), squeeze=False)
     labels = dict.fromkeys(_label(p, points) for p in points)
+    drawing = figure(max(6.0, 4.2 * len(columns)), 3.0 * len(rows) + 0.25 * len(labels))
+    panels = drawing.subplots(len(rows), len(columns), squeeze=False)
     colours = {label: f"C{i % 10}" for i, label in enumerate(labels)}
-    learned = [p.seconds / 60 for p in points if not p.selects]
-    left = min(learned, default=1.0) / 3
+    learned = [_minutes(p) for p in points if not p.selects]
+    left, right = min(learned, default=1.0) / 2, 1.3 * max(learned, default=1.0)
+    ticks = [minutes for minutes in _TICKS if 1.2 * left < minutes < right]
     for axes, (data, ipc) in zip(panels.flat, ((d, i) for d in rows for i in columns), strict=True):
         here = [p for p in points if (p.data, p.ipc) == (data, ipc)]
         for label in dict.fromkeys(_label(p, points) for p in here):
             line = [p for p in here if _label(p, points) == label]
-            minutes = [left if p.selects else p.seconds / 60 for p in line]
+            minutes = [left if p.selects else _minutes(p) for p in line]
             means, stds = [100 * p.score.mean for p in line], [100 * p.score.std for p in line]
             mark = "s" if line[0].selects else "o-"
             axes.errorbar(minutes, means, stds, fmt=mark, color=colours[label], capsize=3, label=label)
             for mean in means if line[0].selects else ():
                 axes.axhline(mean, color=colours[label], linestyle=":", linewidth=1)
         axes.set_xscale("log")
+        axes.set_xlim(0.8 * left, right)
+        axes.set_xticks([left, *ticks], ["0", *(f"{minutes:g}" for minutes in ticks)])
+        axes.minorticks_off()
         axes.set_title(f"{data}, {ipc} per class")
-        axes.set_xlabel("minutes of condensing (left edge: selected)")
+        axes.set_xlabel("minutes of condensing")
         axes.set_ylabel("test accuracy, %")
         axes.grid(alpha=0.3)
         axes.set_visible(bool(here))
     legend = {line.get_label(): line for axes in panels.flat for line in axes.get_legend_handles_labels()[0]}
-    drawing.legend(handles=list(legend.values()), loc="outside lower center", ncols=max(1, len(columns)))
+    drawing.legend(handles=list(legend.values()), loc="outside lower center")
     save(drawing, path)
+
+
+def _minutes(point: Measured) -> float:
+    return (point.seconds or 0.0) / 60
 
 
 def _label(point: Measured, points: Iterable[Measured]) -> str:
@@ -133,7 +146,8 @@ def _label(point: Measured, points: Iterable[Measured]) -> str:
 
 
 def _line(point: Measured) -> str:
-    return f"| {point.method} | {point.seconds:,.0f} | {point.score} | {point.hardware} |\n"
+    seconds = "–" if point.seconds is None else f"{point.seconds:,.0f}"
+    return f"| {point.method} | {seconds} | {point.score} | {point.hardware} |\n"
 
 
 def _plot_name(protocol: str) -> str:
@@ -193,9 +207,10 @@ def _of_run(run: Run, method: Method, protocol: str) -> Measured:
     assert run.cost is not None
     assert run.ipc is not None
     stored = _FLOAT32 * run.ipc * CLASSES * math.prod(DATA[run.data].shape)
+    seconds = None if isinstance(method, TrainedSelection) else run.cost["seconds"]
     return Measured(
-        protocol, _named(run.data, run.jpeg), run.ipc, described(method), not method.steps,
-        run.cost["seconds"], Score(run.accuracies), stored, run.cost["hardware"],
+        protocol, _named(run.data, run.jpeg), run.ipc, described(method), not method.steps, seconds,
+        Score(run.accuracies), stored, run.cost["hardware"],
     )  # fmt: skip
 
 
