@@ -1,4 +1,4 @@
-"""Augmentation of image batches: parameters are drawn once and may be applied to several batches."""
+"""Augmentation of image batches: parameters are drawn once and may be applied to several batches. CutMix."""
 
 from __future__ import annotations
 
@@ -136,6 +136,44 @@ def augment(
 ) -> Float[Tensor, "n c h w"]:
     """Draw and apply at once; `none` returns the images as they are."""
     return images if strategy == "none" else draw(strategy, images.shape, generator).apply(images)
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """One box in every image of a batch that is filled from its partner in the same batch."""
+
+    partners: Int[Tensor, " n"]
+    """The position of the image that each takes its box from."""
+    hole: tuple[int, int, int, int]
+    """Rows and columns of the box, first and last plus one."""
+    kept: float
+    """The part of its own pixels that an image keeps, and its own target's part in the loss."""
+
+    def apply(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The mixed images."""
+        top, bottom, left, right = self.hole
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = images[
+            self.partners.to(images.device), :, top:bottom, left:right
+        ]
+        return mixed
+
+
+def draw_cutmix(shape: torch.Size, generator: torch.Generator) -> CutMix:
+    """CutMix (Yun et al., ICCV 2019) for a batch of `shape` (n c h w).
+
+    λ ∼ Beta(1, 1); the box has √(1 − λ) of each side, in whole pixels, around a pixel drawn uniformly, as far
+    as it lies within the image; then λ is what the box leaves. Partners are a permutation of the batch.
+    """
+    n, _, h, w = shape
+    cut = math.sqrt(1 - float(torch.rand((), generator=generator)))
+    hole: list[int] = []
+    for side in (h, w):
+        half, centre = int(side * cut) // 2, int(torch.randint(side, (), generator=generator))
+        hole += [max(centre - half, 0), min(centre + half, side)]
+    top, bottom, left, right = hole
+    kept = 1 - (bottom - top) * (right - left) / (h * w)
+    return CutMix(torch.randperm(n, generator=generator), (top, bottom, left, right), kept)
 
 
 def untouched(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class CondensedDataset:
 
     def contents(self) -> dict[str, bytes]:
         """The artifact's files, by name."""
-        record = self.record | {"recipe": asdict(self.recipe)}
+        record = self.record | {"recipe": self.recipe.record()}
         return {
             PICTURE: png(picture(self.data)),
             PARQUET: _parquet(self.data),

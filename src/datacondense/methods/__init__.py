@@ -8,6 +8,7 @@ from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
 from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
         RandomSelection,
         Herding,
         KCenter,
+        KMeans,
         Forgetting,
         NearestMean,
         Mosaic,
@@ -61,6 +63,7 @@ __all__ = [
     "GradientMatching",
     "Herding",
     "KCenter",
+    "KMeans",
     "Method",
     "Mosaic",
     "NearestMean",
