@@ -91,6 +91,7 @@ def test_a_run_is_resumed_as_compiled_as_it_was_begun(tmp_path: Path) -> None:
         machine=undecided,
         out=tmp_path / "run",
         minutes=0.005,
+        validation=0.0,
         resume=True,
     )
     assert more.record["compiled"] is False
