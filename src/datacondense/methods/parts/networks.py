@@ -1,7 +1,7 @@
 """Where methods get networks: drawn, trained on real data, stored in a pool; perturbed or interpolated.
 
-A freshly drawn network is `Task.learner`; one trained on S is that after `Learner.train` on S. All else is here,
-and all of it is a function of seed, purpose and step.
+A freshly drawn network is `Task.learner`; one trained on S is that after `Learner.train` on S. The rest is here,
+a function of seed, purpose and step.
 """
 
 from __future__ import annotations
