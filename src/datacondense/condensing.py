@@ -17,18 +17,18 @@ from datacondense.artifact.condensed import RESULT, CondensedDataset
 from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import DatacondenseError, Range, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import Provenance, provenance, versions
-from datacondense.methods import Method, State, Task, as_method
+from datacondense.methods import Method, State, Task, as_method, default_method
 from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
 from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
-from datacondense.run_folder import Reached, RunFolder
+from datacondense.run_folder import Reached, RunFolder, begun_compiled
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 
@@ -40,13 +40,14 @@ CHECKPOINT_EVERY = 120.0
 def condense(
     real: ImageDataset | DataSplits | str | Path,
     ipc: int,
-    method: Method | str = "gradient-matching",
+    method: Method | str | None = None,
     network: Network | str | None = None,
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
     machine: Machine | None = None,
     out: str | Path | None = None,
+    minutes: int | float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -56,7 +57,8 @@ def condense(
     Args:
         real: images, the training part of splits, or a name or folder that `load_dataset` reads.
         ipc: images per class, 1 or more.
-        method: one with its settings, or a name ("herding") for the default ones.
+        method: one with its settings, or a name ("herding") for the default ones. By default gradient
+            matching with the paper's, or, where `minutes` are given, the method that is best in little time.
         network: what is matched, or extracts features; the paper's ConvNet by default. A name
             ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
@@ -66,9 +68,13 @@ def condense(
         out: a folder for the artifact, locked while the work lasts. It has a checkpoint of the last finished
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
-        resume: continue from the checkpoint in `out`; start anew where there is none. Gradient matching may
-            be given more iterations than it was started with, or fewer, down to those done. A finished
-            artifact of the same settings is returned as it is.
+        minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
+            iterations are done before; 0 gives the initial images. The artifact says how many were done, and
+            is that of a run of so many iterations.
+        resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
+            do not depend on their number may be given more iterations than it was started with, or fewer,
+            down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same
+            settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`: files that prove to be ours by their
             content, never others. The old artifact stays until the new one is complete.
         progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
@@ -83,29 +89,32 @@ def condense(
     """
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
-    real, method, network = _training_images(real, seed), as_method(method), as_network(network)
+    real, network = _training_images(real, seed), as_network(network)
+    method = as_method(method or default_method(minutes))
     real.require_trainable()
+    limit = _limit(minutes, method)
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
             f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
             "lower --ipc"
         )
-    machine = machine or Machine.detect()
+    machine, folder = machine or Machine.detect(), Path(out).expanduser() if out is not None else None
+    if folder and resume and machine.compile is None:
+        machine = replace(machine, compile=begun_compiled(folder), why="as the run was begun")
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
-    shown = Progress(title, method.steps, images=each, show=progress)
+    shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
     record = _record(task, method)
-    if out is None:
-        return _condensed(task, method, record, recipe, None, resume=False)
-    folder = Path(out).expanduser()
+    if folder is None:
+        return _condensed(task, method, record, recipe, None, limit, resume=False)
     require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
-    if resume and (finished := run.finished()):
+    if resume and (finished := run.finished(limit)):
         return finished
     with run.working(resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task)):
-        return _condensed(task, method, record, recipe, run, resume=resume)
+        return _condensed(task, method, record, recipe, run, limit, resume=resume)
 
 
 def _condensed(
@@ -114,25 +123,29 @@ def _condensed(
     record: dict[str, Any],
     recipe: Recipe | None,
     run: RunFolder | None,
+    limit: float,
     *,
     resume: bool,
 ) -> CondensedDataset:
-    """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
+    """The artifact after all iterations, or as many as `limit` seconds allow; from a checkpoint, if any."""
     machine = task.machine
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     reached = run.restored(task) if run and resume else None
-    task.progress.say(opening(task, method, reached.done if reached else 0))
+    minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
+    task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
     if reached is None:
         state = method.init(task)
         _require_contract(method, task, state, None, "init")
         _require_finite(state, {}, 0)
         reached = Reached(0, state, (), 0.0)
     started -= reached.seconds
-    with task.progress.start(reached.done) as shown:
+    with task.progress.start(reached.done, reached.seconds) as shown:
         try:
             for k in range(reached.done, method.steps):
+                if time.perf_counter() - started >= limit:
+                    break
                 check_stop()
                 state, metrics = _step(method, task, reached.state, k)
                 row = {"iteration": k, **metrics}
@@ -141,18 +154,37 @@ def _condensed(
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
                     run.checkpoint(reached)
                     saved = time.perf_counter()
+            if reached.done < method.steps:
+                record["method"]["settings"]["iterations"] = reached.done
             condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
             if run:
                 cost = {  # the memory in bytes, since the run was last started
                     "seconds": round(time.perf_counter() - started, 1),
                     "peak_memory": peak_memory(machine.device),
                 }
-                run.finish(condensed, reached, circumstances | cost)
+                run.finish(condensed, reached, circumstances | cost, extendable=limit < math.inf)
         except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, a full disk: nothing done is lost
             if run:
                 run.keep(reached, stop)
             raise
     return condensed
+
+
+def _limit(minutes: int | float | None, method: Method) -> float:
+    """Seconds, infinitely many where no minutes are given.
+
+    Raises:
+        UsageError: not a number from 0 up; or a method that must do all its steps.
+    """
+    if minutes is None:
+        return math.inf
+    Range(0, 1e6).require("--minutes", minutes)
+    if method.steps and not method.open_ended:
+        raise UsageError(
+            f"{method.name} takes steps that depend on their number, so --minutes cannot end it; "
+            "give it fewer iterations instead"
+        )
+    return 60.0 * minutes
 
 
 def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:

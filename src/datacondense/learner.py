@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datacondense.augmentation import Transform, augment, untouched
+from datacondense.augmentation import Transform, augment, draw_cutmix, untouched
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
@@ -181,13 +181,19 @@ class Learner:
         Args:
             images: normalised, or what `prepare` normalises batch by batch.
             targets: class indices, or class probabilities.
-            generator: for the order of the images and their augmentation.
+            generator: for the order of the images, their augmentation and CutMix.
             optimizer: one to continue with, its momentum kept; a fresh one by default.
             epochs: which of the recipe's, counted from 0; all by default.
             observe: is called with every batch: the positions of its images, and their logits before the
                 update.
-            loss: instead of the mean cross-entropy between logits and targets.
+            loss: instead of the mean cross-entropy between logits and targets. Of a batch that CutMix has
+                mixed it is taken twice, with the positions of the images and with those of their partners.
         """
+
+        def cross_entropy(batch: Tensor, logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, self._targets(targets[batch], logits))
+
+        of_batch = loss or cross_entropy
         check_stop()  # the first optimizer of a process takes PyTorch seconds
         optimizer = optimizer or recipe.optimizer(self.module)
         n, step_sizes = len(images), cycle(recipe.step_sizes)
@@ -200,14 +206,17 @@ class Learner:
                 check_stop()
                 for group in optimizer.param_groups:
                     group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
-                part = self._prepared(images[batch], prepare)
-                output = forward(augment(part, recipe.augmentation, generator))
+                part = augment(self._prepared(images[batch], prepare), recipe.augmentation, generator)
+                mixed = None
+                if recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+                    mixed = draw_cutmix(part.shape, generator)
+                output = forward(mixed.apply(part) if mixed else part)
                 if observe:
                     observe(batch, output.detach())
-                if loss:
-                    value = loss(batch, output)
-                else:
-                    value = F.cross_entropy(output, self._targets(targets[batch], output))
+                value = of_batch(batch, output)
+                if mixed:
+                    others = of_batch(batch[mixed.partners], output)
+                    value = mixed.kept * value + (1 - mixed.kept) * others
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()

@@ -24,6 +24,7 @@ from datacondense.artifact.condensed import (
     PARQUET,
     PREVIOUS,
     RESULT,
+    STATE,
     CondensedDataset,
     finished,
     require_folder,
@@ -74,8 +75,8 @@ class RunFolder:
         self.folder, self.record, self.method = folder, record, method
         self._kept: int | None = None  # iterations in the last checkpoint of this run
 
-    def finished(self) -> CondensedDataset | None:
-        """The artifact, if the folder has one and no work under way.
+    def finished(self, limit: float) -> CondensedDataset | None:
+        """The artifact, if the folder has one and no work under way, nor any to do within `limit` seconds.
 
         Raises:
             UsageError: it was made with other settings, or the folder holds files of others.
@@ -87,8 +88,25 @@ class RunFolder:
             with suppress(UsageError), locked(self.folder):
                 pass
         condensed = CondensedDataset.load(self.folder)
-        self._require_same(msgspec.convert(condensed.record, Record))
+        if self._continues(limit):
+            return None
+        record = msgspec.convert(condensed.record, Record)
+        if (self.folder / STATE).exists():
+            record.method.settings["iterations"] = self.method.steps
+        self._require_same(record)
         return condensed
+
+    def _continues(self, limit: float) -> bool:
+        """Whether the finished run in the folder is to go on; its last state is then a checkpoint again."""
+        try:
+            about, _ = read_tensors(self.folder / STATE, "checkpoint", _About)
+        except (FileNotFoundError, Damaged):
+            return False
+        if about.done >= self.method.steps or about.seconds >= limit:
+            return False
+        with locked(self.folder):
+            write_atomically(self.folder / CHECKPOINT, (self.folder / STATE).read_bytes())
+        return True
 
     @contextmanager
     def working(self, *, resume: bool, overwrite: bool, needed_bytes: int) -> Iterator[None]:
@@ -112,15 +130,17 @@ class RunFolder:
                 for path in made:
                     path.rmdir()
 
-    def checkpoint(self, progress: Reached) -> None:
-        """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
+    def _packed(self, progress: Reached) -> bytes:
         about = {
             "record": self.record,
             "done": progress.done,
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        content = pack_tensors(progress.state.tensors(), "checkpoint", about)
+        return pack_tensors(progress.state.tensors(), "checkpoint", about)
+
+    def checkpoint(self, progress: Reached) -> None:
+        """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
         path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
         try:
             if self._kept is None:
@@ -129,7 +149,7 @@ class RunFolder:
                 os.replace(path, previous)
         except OSError as error:
             raise DatacondenseError(f"cannot write {path}: {error.strerror or error}") from None
-        write_atomically(path, content)
+        write_atomically(path, self._packed(progress))
         self._kept = progress.done
 
     def keep(self, progress: Reached, stop: BaseException) -> None:
@@ -175,13 +195,17 @@ class RunFolder:
             raise damages[0].advising("start again with --overwrite")
         return None
 
-    def finish(self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any]) -> None:
-        """Write the artifact with its metrics and what it cost."""
+    def finish(
+        self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any], *, extendable: bool
+    ) -> None:
+        """Write the artifact with its metrics and what it cost; an `extendable` one with its last state."""
         rows = [json.dumps({SOFTWARE: self.method.name, **row}) + "\n" for row in progress.metrics]
         about = {
             METRICS: "".join(rows).encode(),
             RESULT: (json.dumps({"iterations": progress.done, **result}, indent=2) + "\n").encode(),
         }
+        if extendable:
+            about[STATE] = self._packed(progress)
         contents = about | condensed.contents()
         if self._kept != progress.done:
             self.checkpoint(progress)
@@ -223,6 +247,14 @@ class RunFolder:
                 f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
                 "give the same settings, another folder, or --overwrite"
             )
+
+
+def begun_compiled(folder: Path) -> bool | None:
+    """Whether the run in `folder`, which may be resumed, runs compiled code; None where there is none."""
+    for name in (CHECKPOINT, PREVIOUS, STATE):
+        with suppress(FileNotFoundError, Damaged):
+            return read_tensors(folder / name, "checkpoint", _About)[0].record.compiled
+    return None
 
 
 def _current(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from datacondense.artifact.record import recorded_decoder
@@ -111,7 +110,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         images="images (JPEG)" if record["data"].get("jpeg") else "images",
         mean=_numbers(data.mean),
         std=_numbers(data.std),
-        recipe=_table(asdict(recipe)),
+        recipe=_table(recipe.record()),
         settings=_table(settings) if (settings := _settings(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,15 @@ TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Of the run that made the artifact: its metrics, what it cost, and its last two states while it lasts.
+#: Of the run that made the artifact: its metrics, what it cost, the state from which it can be continued, if
+#: it can, and its last two states while it lasts.
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+STATE = "state.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 #: What a finished folder may hold of ours.
-FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT)
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT, STATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +151,7 @@ class CondensedDataset:
 
     def contents(self) -> dict[str, bytes]:
         """The artifact's files, by name."""
-        record = self.record | {"recipe": asdict(self.recipe)}
+        record = self.record | {"recipe": self.recipe.record()}
         return {
             PICTURE: png(picture(self.data)),
             PARQUET: _parquet(self.data),

@@ -17,9 +17,10 @@ from datacondense.cli.flags import (
     Switch,
     TrainingFlags,
 )
+from datacondense.cli.settings import AUTO
 from datacondense.condensing import condense
 from datacondense.errors import COUNT, printable
-from datacondense.methods import METHODS, Method
+from datacondense.methods import METHODS, Method, default_method
 from datacondense.networks import parse_network
 
 
@@ -32,13 +33,22 @@ def run(
         str,
         arg(
             metavar="METHOD",
-            help=f"How to condense: {', '.join(METHODS)}. Its settings are the flags below; "
+            help=f"How to condense: {', '.join(METHODS)}; auto is gradient-matching with the paper's "
+            f"settings, or with --minutes {default_method(0)}. Its settings are the flags below; "
             "`condense --method METHOD --help` shows those of another.",
         ),
-    ] = "gradient-matching",
+    ] = AUTO,
     network: Annotated[
         str, arg(metavar="NETWORK", help=f"The condensing network: {KNOWN_NETWORKS}.")
     ] = "convnet",
+    minutes: Annotated[
+        float | None,
+        arg(
+            metavar="M",
+            help="Make the best set of so many minutes: stop after the iteration in which they have passed. "
+            "With --resume, a set so made is improved when more minutes are given.",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -55,7 +65,7 @@ def run(
     architecture = parse_network(network)
     machine = hardware.detect()
     real = reading.load(data, seed)
-    folder = out or Path("runs") / f"{real.train.name}-{method}-ipc{ipc}-seed{seed}".replace("/", "-")
+    folder = out or Path("runs") / f"{real.train.name}-{settings.name}-ipc{ipc}-seed{seed}".replace("/", "-")
     condensed = condense(
         real.train,
         ipc,
@@ -64,6 +74,7 @@ def run(
         seed=seed,
         machine=machine,
         out=folder,
+        minutes=minutes,
         resume=resume,
         overwrite=overwrite,
         progress=not quiet,

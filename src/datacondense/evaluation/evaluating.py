@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ def evaluate_recorded(
             "training": [data.fingerprint, data.mean, data.std],
             "test": test.fingerprint,
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
-            "recipe": asdict(recipe),
+            "recipe": recipe.record(),
             "seed": seed,
         },
         trials,
@@ -181,7 +181,7 @@ def evaluate_recorded(
         "mean": score.mean,
         "std": score.std,
         "accuracies": score.accuracies,
-        "recipe": asdict(recipe),
+        "recipe": recipe.record(),
         "run": {"seed": seed, **circumstances, "seconds": round(done.seconds, 1)},
     }
 

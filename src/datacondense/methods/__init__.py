@@ -8,6 +8,7 @@ from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
 from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
@@ -23,11 +24,17 @@ METHODS: dict[str, type[Method]] = {
         RandomSelection,
         Herding,
         KCenter,
+        KMeans,
         Forgetting,
         NearestMean,
         Mosaic,
     )
 }
+
+
+def default_method(minutes: int | float | None) -> str:
+    """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
+    return "gradient-matching" if minutes is None else "feature-regression"
 
 
 def as_method(method: Method | str) -> Method:
@@ -56,6 +63,7 @@ __all__ = [
     "GradientMatching",
     "Herding",
     "KCenter",
+    "KMeans",
     "Method",
     "Mosaic",
     "NearestMean",
@@ -63,5 +71,6 @@ __all__ = [
     "State",
     "Task",
     "as_method",
+    "default_method",
     "loops_for",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from datacondense.methods import Method
@@ -73,7 +73,7 @@ class Cell:
             "data": self.data,
             "condensed": self.sets.configuration() if self.sets else "whole",
             "network": describe_network(self.network),
-            "recipe": asdict(self.recipe) if self.recipe else "learned",
+            "recipe": self.recipe.record() if self.recipe else "learned",
             "seeds": list(self.seeds),
             "trials": self.trials,
             "scale": self.scale,

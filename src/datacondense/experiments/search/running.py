@@ -245,7 +245,7 @@ def _row(stage: Stage, ranking: Sequence[Measured], failed: dict[str, str]) -> d
     return {
         "images": stage.images,
         "steps": stage.steps,
-        "recipe": {name: value for name, value in asdict(stage.recipe).items() if name != "step_sizes"},
+        "recipe": {name: value for name, value in stage.recipe.record().items() if name != "step_sizes"},
         "made by": stage.cost,
         "networks": len(ranking),
         "failed": failed,

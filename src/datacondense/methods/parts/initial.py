@@ -14,12 +14,15 @@ from datacondense.methods.base import Selection, Task, require_enough_images
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
 
 #: What synthetic images are at first; `real` means randomly chosen.
-Initialisation = Literal["noise", "real", "herding", "k-center", "forgetting", "nearest-mean"]
+Initialisation = Literal["noise", "real", "herding", "k-center", "k-means", "forgetting", "nearest-mean"]
 
-_SELECTIONS: dict[str, type[Selection]] = {m.name: m for m in (Herding, KCenter, Forgetting, NearestMean)}
+_SELECTIONS: dict[str, type[Selection]] = {
+    m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
+}
 
 
 def initial_images(

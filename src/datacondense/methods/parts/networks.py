@@ -1,7 +1,7 @@
 """Where methods get networks: drawn, trained on real data, stored in a pool; perturbed or interpolated.
 
-A freshly drawn network is `Task.learner`; one trained on S is that after `Learner.train` on S. The rest is here,
-a function of seed, purpose and step.
+A freshly drawn network is `Task.learner`, and one trained on S is that after `Learner.train`. The rest is here, a
+function of seed, purpose and step.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def train_on_real(
             with global_stream(task.seed, f"{purpose} dropout", *steps, update):
                 learner.train(
                     real.images[part],
-                    real.labels[part],
+                    real.targets[part],
                     recipe,
                     task.stream(f"{purpose} batch", *steps, update),
                     prepare=real.normalise,

@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +84,7 @@ def determining(task: Task, recipe: Recipe) -> dict[str, Any]:
         "std": task.real.std,
         "network": describe_network(task.network),
         "layers": repr(task.fresh_learner().module),  # a user's code may have changed under the same name
-        "recipe": asdict(recipe),
+        "recipe": recipe.record(),
         "seed": task.seed,
         "precision": task.machine.precision,
         "device": task.machine.device.type,
