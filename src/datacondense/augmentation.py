@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 from datacondense.errors import unknown_name
 
-Augmentation = Literal[
-    "none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits", "idc", "idc-network"
-]
+Augmentation = Literal["none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits", "idc", "idc-network"]
 
 #: Images n c h w → as many of the same size.
 Transform = Callable[[Tensor], Tensor]
@@ -88,8 +86,8 @@ def draw(strategy: Augmentation, shape: torch.Size, generator: torch.Generator) 
     single row to transform a real and a synthetic batch alike (siamese). Differs from the authors' code: in
     training, each image has an operation of its own rather than one for the batch.
 
-    IDC's (Kim et al., ICML 2022) are `colour`, then `crop`, then `cutout`, as strong as DSA's and all of them at
-    once; `idc-network` leaves out `cutout`, for training with CutMix.
+    IDC's (Kim et al., ICML 2022) are `colour`, `crop` and `cutout` as in DSA's, but one after the other;
+    `idc-network` leaves out `cutout`, for training with CutMix.
     """
     if strategy not in OPERATIONS:
         raise unknown_name("augmentation", strategy, ["none", *OPERATIONS])

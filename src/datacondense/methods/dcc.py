@@ -27,9 +27,7 @@ class DCC(GradientMatching):
     """
 
     name: ClassVar[str] = "dcc"
-    reference: ClassVar[str] = (
-        "S. Lee, S. Chun, S. Jung, S. Yun, S. Yoon, *Dataset Condensation with Contrastive Signals*, ICML 2022."
-    )
+    reference: ClassVar[str] = "S. Lee et al., *Dataset Condensation with Contrastive Signals*, ICML 2022."
 
     initialisation: Initialisation = "real"
     """S at first: randomly chosen real images as in the authors' code, those of a selection, or noise."""
@@ -42,12 +40,10 @@ class DCC(GradientMatching):
         super().__post_init__()
         Range(0, 10**9).require_of(self, "outer_warmup", "inner_warmup")
 
-    def match(
-        self, task: Task, learner: Learner, S: Tensor, velocity: Tensor, k: int, t: int
-    ) -> list[Tensor]:
-        """Update S and its velocity, in place, all classes at once; the distance before the first update."""
+    def match(self, task: Task, learner: Learner, S: Tensor, v: Tensor, k: int, t: int) -> list[Tensor]:
+        """Update S and its velocity v, in place, all classes at once; the distance before that."""
         if k < self.outer_warmup and t < self.inner_warmup:
-            return super().match(task, learner, S, velocity, k, t)
+            return super().match(task, learner, S, v, k, t)
         classes = range(task.real.classes)
         transforms = [task.siamese(self.siamese, k, t, c) for c in classes]
         goal = [torch.zeros_like(p) for p in learner.module.parameters() if p.requires_grad]
@@ -63,7 +59,7 @@ class DCC(GradientMatching):
         distances: list[Tensor] = []
         for _ in range(self.image_steps):
             distance, slope = learner.match(S, balanced_labels(task), goal, self.distance, transform)
-            S[:], velocity[:] = self._descent(task).step(S, velocity, slope)
+            S[:], v[:] = self.descent(task.network).step(S, v, slope)
             distances.append(distance)
         return distances[:1]
 

@@ -84,7 +84,7 @@ class GradientMatching(LearnedImages):
         synthetic = task.ipc * task.real.classes
         return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+    def effective(self, ipc: int, images: int, shape: Any, network: Network | None) -> dict[str, Any]:
         """T and ς_θ by the paper's table, η_S by the network."""
         outer_steps, epochs = self._loops(ipc)
         given = {"outer_steps": outer_steps, "network_epochs": epochs}
@@ -115,11 +115,9 @@ class GradientMatching(LearnedImages):
         # Read at the end only: a GPU continues while nothing asks for its numbers.
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances)) / T}
 
-    def match(
-        self, task: Task, learner: Learner, S: Tensor, velocity: Tensor, k: int, t: int
-    ) -> list[Tensor]:
-        """Update S and its velocity, in place, class by class; the distances before the first update."""
-        distances: list[Tensor] = []
+    def match(self, task: Task, learner: Learner, S: Tensor, v: Tensor, k: int, t: int) -> list[Tensor]:
+        """Update S and its velocity v, in place, class by class; the distances before the first update."""
+        descent, distances = self.descent(task.network), list[Tensor]()
         for c in range(task.real.classes):
             transform = task.siamese(self.siamese, k, t, c)
             real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
@@ -127,14 +125,14 @@ class GradientMatching(LearnedImages):
             rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
             for i in range(self.image_steps):  # ς_S
                 distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
-                S[rows], velocity[rows] = self._descent(task).step(S[rows], velocity[rows], slope)
+                S[rows], v[rows] = descent.step(S[rows], v[rows], slope)
                 distances += [distance] if i == 0 else []
             task.progress.advance(len(real))
         return distances
 
-    def _descent(self, task: Task) -> Momentum:
+    def descent(self, network: Network) -> Momentum:
         """opt_S."""
-        return Momentum(self._image_learning_rate(task.network), self.image_momentum)
+        return Momentum(self._image_learning_rate(network), self.image_momentum)
 
     def _inner_recipe(self, epochs: int) -> Recipe:
         """opt_θ: how the network is trained on S."""

@@ -1,6 +1,6 @@
 """Where methods get networks: drawn, trained on real data, stored in a pool; perturbed or interpolated.
 
-A freshly drawn network is `Task.learner`, and one trained on S is that after `Learner.train`. The rest is here, a
+A freshly drawn network is `Task.learner`; one trained on S is that after `Learner.train`. The rest is here, a
 function of seed, purpose and step.
 """
 
