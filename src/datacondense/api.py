@@ -8,6 +8,11 @@ from datacondense.evaluation import Score, evaluate
 from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
+    DCC,
+    DREAM,
+    DSA,
+    IDC,
+    AccDD,
     DatasetDistillation,
     DistributionMatching,
     Forgetting,
@@ -24,8 +29,13 @@ from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet
 from datacondense.training import Recipe
 
 __all__ = [
+    "DCC",
+    "DREAM",
+    "DSA",
+    "IDC",
     "MLP",
     "VGG11",
+    "AccDD",
     "AlexNet",
     "AlexNetDD",
     "CondensedDataset",

@@ -131,7 +131,8 @@ def settings_in_effect(record: dict[str, Any], network: Architecture | None) -> 
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
     with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's
         method = restored(METHODS[name], settings)
-        return method.effective(record["ipc"], record["data"]["images"], network)
+        data = record["data"]
+        return method.effective(record["ipc"], data["images"], tuple(data["image_shape"]), network)
     return settings
 
 

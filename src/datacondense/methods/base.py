@@ -168,9 +168,9 @@ class Method(ABC):
         seen = sum(min(_REAL_BATCH, len(members)) for members in task.real.indices_by_class)
         return self.steps * seen
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
-        """The settings, with those filled in that follow from ipc, the number of real images and the
-        condensing network (None where it is not known)."""
+    def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
+        """The settings, with those filled in that follow from ipc, the number and shape of the real images
+        and the condensing network (None where it is not known)."""
         return asdict(self)
 
     def plan(self, task: Task) -> str:

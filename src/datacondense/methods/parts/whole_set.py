@@ -61,7 +61,7 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         UsageError: the network has no `nn.Linear` layer.
         DatacondenseError: the weights became infinite or NaN.
     """
-    settings = json.dumps(_settings(task, recipe), sort_keys=True)
+    settings = json.dumps(determining(task, recipe), sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()
     path = cache_folder() / f"network-{key[:32]}.safetensors"
     if path not in _LATEST:
@@ -77,8 +77,8 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
 _LATEST: dict[Path, WholeSetNetwork] = {}
 
 
-def _settings(task: Task, recipe: Recipe) -> dict[str, Any]:
-    """Everything that determines the trained network."""
+def determining(task: Task, recipe: Recipe) -> dict[str, Any]:
+    """Everything that determines a network trained on the real images by `recipe`."""
     return {
         "data": task.real.fingerprint,
         "mean": task.real.mean,
