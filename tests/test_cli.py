@@ -65,7 +65,9 @@ def test_condense_evaluate_show(artifact: Path, tmp_path: Path, capsys: pytest.C
     assert list(results) == ["convnet(width=3,depth=1)", "mlp"]
     for result in results.values():
         assert len(result["accuracies"]) == 2
-        assert all(0 <= accuracy <= 1 for accuracy in result["accuracies"])
+        right = [359 * accuracy for accuracy in result["accuracies"]]  # of the test images
+        assert right == pytest.approx([round(count) for count in right])
+        assert max(right) > 0
         assert result["mean"] == pytest.approx(sum(result["accuracies"]) / 2)
         assert result["recipe"]["epochs"] == 300
         assert result["run"].keys() >= {"command", "commit", "hardware", "seconds", "seed", "date"}

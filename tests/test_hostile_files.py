@@ -29,7 +29,7 @@ from datacondense.experiments.paper import Cell, Entry, Folders, Sets, estimate_
 from datacondense.experiments.search import read_space
 from datacondense.experiments.search.page import search_plots, search_section
 from datacondense.files import cache_folder
-from datacondense.machine.calibration import MicroBatch, calibration
+from datacondense.machine.calibration import Calibration, MicroBatch, calibration
 from datacondense.methods import Task
 from datacondense.methods.parts import whole_set
 
@@ -165,7 +165,7 @@ def test_a_measurement_that_does_not_fit_is_made_again(
     micro_batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path))
-    monkeypatch.setattr("datacondense.machine.calibration._seconds_per_image", lambda *of: 1.0)
+    monkeypatch.setattr("datacondense.machine.calibration.measure", lambda device: Calibration(True, 16))
     calibration.cache_clear()
     measured = calibration(torch.device("cpu"))
     (file,) = tmp_path.iterdir()
