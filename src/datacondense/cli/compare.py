@@ -6,7 +6,6 @@ from functools import partial
 
 from tyro.conf import OmitArgPrefixes
 
-from datacondense.artifact.condensed import CondensedDataset
 from datacondense.cli.flags import (
     Artifacts,
     DataFlags,
@@ -14,6 +13,7 @@ from datacondense.cli.flags import (
     MachineFlags,
     Seed,
     TrainingFlags,
+    load_set,
     note_other_images,
 )
 from datacondense.errors import UsageError
@@ -36,7 +36,7 @@ def run(
     if len(set(folders)) < max(2, len(folders)):
         raise UsageError("comparing takes two or more different folders that `condense` wrote")
     chosen = protocol.chosen()
-    sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
+    sets = {str(folder): load_set(folder) for folder in folders}
     machine = hardware.detect()
     first = next(iter(sets.values()))
     real = reading.load_again(first, protocol.data)

@@ -16,6 +16,7 @@ from datacondense.errors import COUNT
 from datacondense.files import require_new_file, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.networks import NETWORKS, Network, parse_network, split_networks
+from datacondense.sets import load_condensed, ready_sets
 from datacondense.training import Recipe
 
 Data = Annotated[
@@ -67,6 +68,15 @@ class DataFlags:
             return _noted(load_dataset(replace(source, **flags)))
         how = {name: getattr(source, name) for name in asdict(self)} | flags
         return _noted(load_dataset(data, **how, seed=source.split_seed or 0))
+
+
+def load_set(place: Path) -> CondensedDataset:
+    """The artifact in a folder or, where there is nothing of this name, the ready set."""
+    return (
+        load_condensed(str(place))
+        if not place.exists() and str(place) in ready_sets()
+        else CondensedDataset.load(place)
+    )
 
 
 def remembered(condensed: CondensedDataset) -> Source:
