@@ -17,6 +17,7 @@ from datacondense.methods import (
     Herding,
     KCenter,
     Method,
+    Mosaic,
     NearestMean,
     RandomSelection,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Learner",
     "Machine",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "Recipe",

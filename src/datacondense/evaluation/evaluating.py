@@ -120,7 +120,7 @@ def _accuracies(
             with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
                 learner.draw()
                 order = stream(seed, "evaluation order", trial)
-                learner.train(data.images, data.labels, recipe, order, prepare=data.normalise,
+                learner.train(data.images, data.targets, recipe, order, prepare=data.normalise,
                               observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
             found = learner.accuracy(test.images, test.labels, prepare=data.normalise)
             shown.finish({"accuracy": found})
@@ -187,7 +187,7 @@ def evaluate_recorded(
 
 
 def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
-    return training.data if isinstance(training, CondensedDataset) else training
+    return training.training_set() if isinstance(training, CondensedDataset) else training
 
 
 def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:
