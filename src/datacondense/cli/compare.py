@@ -21,6 +21,7 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    load_set,
     note_other_images,
     report_command,
 )
@@ -78,7 +79,7 @@ def run(
             "comparing takes two or more different folders that `condense` wrote, or --baselines"
         )
     chosen = training.chosen()
-    sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
+    sets = {str(folder): load_set(folder) for folder in folders}
     reached = _accuracies_of_whole(whole, chosen) if whole else {}
     machine = hardware.detect()
     first = next(iter(sets.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,9 @@ VERBS = {
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",
-    "list": "List the methods, networks and datasets that have names.",
+    "export": "Write a condensed set for other tools: PNG, NumPy, PyTorch, parquet, DD-Ranking.",
+    "import": "Read a condensed set that others published: DC, DSA, DM, IDC, DREAM, MTT, …",
+    "list": "List the methods, networks, datasets and ready sets that have names.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
@@ -128,11 +131,16 @@ def _say(verb: str, message: str, error: BaseException) -> None:
     print("datacondense:", "; ".join([message, *notes]), file=sys.stderr)
 
 
+def module_of(verb: str) -> str:
+    """The module with the `run` of a verb; `import_`, since Python keeps the word."""
+    return f"datacondense.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}"
+
+
 def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
     """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS)
-    run: Callable[..., None] = import_module(f"datacondense.cli.{verb}").run
+    run: Callable[..., None] = import_module(module_of(verb)).run
     if verb in METHOD_FLAGS:
         from datacondense.cli.settings import take_settings  # imports the methods
 

@@ -16,6 +16,7 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    load_set,
     note_other_images,
     report_command,
 )
@@ -53,7 +54,7 @@ def run(
         recipe = Recipe.of_whole_set(len(data))
         about: dict[str, Any] = {"method": {"name": "whole", "settings": {}}, "data": data.description}
     else:
-        training = CondensedDataset.load(folder)
+        training = load_set(folder)
         machine = hardware.detect()
         real = reading.load_again(training, protocol.data)
         note_other_images(training, real)

@@ -18,6 +18,7 @@ from datacondense.errors import COUNT
 from datacondense.files import require_new_file, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.networks import NETWORKS, Network, parse_network, split_networks
+from datacondense.sets import load_condensed, ready_sets
 from datacondense.training import Recipe
 
 Data = Annotated[
@@ -76,6 +77,15 @@ def report_command(folders: Sequence[Path], scores: Path | None = None) -> str:
     out = f"{folders[0]}.html" if len(folders) == 1 else "report.html"
     known = ["--scores", str(scores)] if scores else []
     return shlex.join(["datacondense", "report", *map(str, folders), *known, "--out", out])
+
+
+def load_set(place: Path) -> CondensedDataset:
+    """The artifact in a folder or, where there is nothing of this name, the ready set."""
+    return (
+        load_condensed(str(place))
+        if not place.exists() and str(place) in ready_sets()
+        else CondensedDataset.load(place)
+    )
 
 
 def remembered(condensed: CondensedDataset) -> Source:
