@@ -29,6 +29,7 @@ VERBS = {
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",
     "list": "List the methods, networks and datasets that have names.",
+    "doctor": "Print what belongs in a bug report: versions, machine, data, caches.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
