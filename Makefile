@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN := .venv/bin
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint docs package benchmark clean
 
 demo: .venv/user
 	$(BIN)/python examples/demo.py
@@ -16,6 +16,13 @@ lint: .venv/developer
 	$(BIN)/ruff check src tests examples
 	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
+
+docs: .venv/documentation
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "build/site/index.html"
+
+package: .venv/developer
+	$(BIN)/python -m build --no-isolation --outdir build/dist
 
 benchmark: .venv/user
 	$(BIN)/datacondense benchmark
@@ -31,5 +38,9 @@ benchmark: .venv/user
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+.venv/documentation: .venv/user
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

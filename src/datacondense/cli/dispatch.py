@@ -33,6 +33,7 @@ VERBS = {
     "export": "Write a condensed set for other tools: PNG, NumPy, PyTorch, parquet, DD-Ranking.",
     "import": "Read a condensed set that others published: DC, DSA, DM, IDC, DREAM, MTT, …",
     "list": "List the methods, networks, datasets and ready sets that have names.",
+    "doctor": "Print what belongs in a bug report: versions, machine, data, caches.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
