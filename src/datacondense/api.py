@@ -20,6 +20,7 @@ from datacondense.methods import (
     RandomSelection,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
+from datacondense.relabelling import relabel
 from datacondense.training import Recipe
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "condense",
     "evaluate",
     "load_dataset",
+    "relabel",
 ]
