@@ -1,8 +1,8 @@
 """IDC: multi-formation, learned on networks that are trained on real data (Kim et al., ICML 2022).
 
 Each stored image holds f² smaller ones, and networks learn from real images between matchings, not from S.
-2,000 iterations of 100 matchings take days on a CPU. Defaults are those of the authors' code, of its CIFAR-10 for
-images of three channels and of its MNIST for others.
+2,000 iterations of 100 matchings take days on a CPU. Defaults are those of the authors' code, for CIFAR-10
+where images have three channels and for MNIST elsewhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class IDC(LearnedImages):
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_images: int | None = None
-    """To train the network on between two matchings; unless given, 2,000 for three channels, else 500."""
+    """Real images to train θ on between two matchings; unless given, 2,000 for three channels, else 500."""
     network_learning_rate: float = 0.01
     """Of that training, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
     cutmix: float = 0.5

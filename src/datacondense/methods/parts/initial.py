@@ -18,8 +18,8 @@ from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.batches import central_images
 
-#: What synthetic images are at first. `real` means randomly chosen, and `centres` nearest to k-means centres of
-#: features as `k-means`, but of a network that is freshly drawn, not trained.
+#: What synthetic images are at first. `real` means randomly chosen; `centres` is as `k-means`, but by the
+#: features of a network that is freshly drawn, not trained.
 Initialisation = Literal[
     "noise", "real", "centres", "herding", "k-center", "k-means", "forgetting", "nearest-mean"
 ]
