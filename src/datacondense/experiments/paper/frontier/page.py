@@ -60,7 +60,7 @@ def frontier_points(results: Path) -> list[Measured]:
         _of_run(run, run.method, protocol)
         for run in read_runs(results)
         for protocol in SHOWN
-        if run.method and run.cost and run.cost["iterations"] >= (1 if run.method.steps else 0)
+        if run.method and (run.cost or not run.method.steps)
         and (run.condensing, run.trained) == ("convnet", "convnet")
         and run.recipe == PROTOCOLS[protocol].recipe(run.data)
     ]  # fmt: skip
@@ -204,13 +204,13 @@ def _of_frontier(path: Path) -> Measured:
 
 
 def _of_run(run: Run, method: Method, protocol: str) -> Measured:
-    assert run.cost is not None
     assert run.ipc is not None
+    cost = run.cost or {}
+    seconds = None if isinstance(method, TrainedSelection) else cost.get("seconds")
     stored = _FLOAT32 * run.ipc * CLASSES * math.prod(DATA[run.data].shape)
-    seconds = None if isinstance(method, TrainedSelection) else run.cost["seconds"]
     return Measured(
         protocol, _named(run.data, run.jpeg), run.ipc, described(method), not method.steps, seconds,
-        Score(run.accuracies), stored, run.cost["hardware"],
+        Score(run.accuracies), stored, cost.get("hardware", "–"),
     )  # fmt: skip
 
 
