@@ -130,8 +130,8 @@ def _shown(exhibit: Exhibit, sets: int) -> Shown:
         "images": f"{len(condensed):,}, {each}, {condensed.data.classes} classes, {shown_shape(shape)}",
         "condensed from": f"{data['name']}, {data['images']:,} training images{jpeg}",
     }
-    for one in exhibit.scores:
-        facts[f"test accuracy, {one.network}"] = f"{one.score}, {_protocol(one)}"
+    if scores := [f"{one.score}, {_tested(one)}" for one in exhibit.scores]:
+        facts["test accuracy"] = "; ".join(scores)
     settings = settings_in_effect(record, network) | {
         "condensing network": describe_network(network, shape) if network else record["network"],
         "seed": record["seed"],
@@ -181,17 +181,16 @@ def _progress(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
 
 
 def _accuracy(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
-    scores, told = [], set()
-    for one in exhibits:
-        scores += [(f"{one.title}, {_tested(found)}", True, found.score) for found in one.scores]
-    for one in exhibits:
-        for found in one.baselines:
-            label = f"{_chosen(found)}, {_tested(found)}"
-            if label not in told:
-                scores.append((label, False, found.score))
-            told.add(label)
+    known = {(one.title, _tested(found)): found for one in exhibits for found in one.scores}
+    beside = {(_chosen(found), _tested(found)): found for one in exhibits for found in one.baselines}
+    tested = {how for _, how in known | beside}
+    common = tested.pop() if len(tested) == 1 else ""
+    scores = [
+        (what if common else f"{what}, {how}", (what, how) in known, found.score)
+        for (what, how), found in (known | beside).items()
+    ]
     if scores:
-        yield charts.accuracies(scores)
+        yield charts.accuracies(scores, common)
     grown: dict[str, list[tuple[int, Score]]] = defaultdict(list)
     for one in exhibits:
         at_snapshots = [found for found in one.evaluations if found.snapshot is not None]
@@ -199,7 +198,7 @@ def _accuracy(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
         ends = [found for found in one.scores if found.protocol in tested]
         for found in sorted(at_snapshots, key=lambda e: e.snapshot or 0) + ends:
             done = _iterations(one) if found.snapshot is None else found.snapshot
-            line = grown[f"{one.title}, {_tested(found)}"]
+            line = grown[_label(exhibits, one, found)]
             if not line or done > line[-1][0]:
                 line.append((done, found.score))
     if grown:
@@ -215,7 +214,7 @@ def _classes(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
     for one in exhibits:
         for found in one.scores:
             if found.class_accuracies:
-                known[one.condensed.class_names][f"{one.title}, {_tested(found)}"] = found
+                known[one.condensed.class_names][_label(exhibits, one, found)] = found
     for names, several in known.items():
         yield charts.by_class(names, {title: found.class_accuracies for title, found in several.items()})
         for title, found in several.items():
@@ -247,6 +246,11 @@ def _iterations(exhibit: Exhibit) -> int:
     if exhibit.result:
         return exhibit.result["iterations"]
     return max((line[-1][0] for line in exhibit.metrics.values()), default=0)
+
+
+def _label(exhibits: Sequence[Exhibit], one: Exhibit, found: Evaluation) -> str:
+    """What was trained; on which set, where there are several."""
+    return _tested(found) if len(exhibits) == 1 else f"{one.title}, {_tested(found)}"
 
 
 def _tested(found: Evaluation) -> str:
