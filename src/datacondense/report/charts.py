@@ -116,7 +116,7 @@ def accuracies(scores: Sequence[tuple[str, bool, Score]], note: str) -> Chart:
     return Chart(
         "Test accuracy",
         f"Dots with error bars, the standard deviation: test accuracy of {len(rows)} trainings.",
-        _specification(bars + dots, height=alt.Step(26)),
+        _specification(bars + dots, height=26 * len(rows)),
         ("trained on", "test accuracy"),
         tuple((title, str(score)) for title, _, score in scores),
         note,
@@ -194,7 +194,7 @@ def by_class(names: Sequence[str], found: Mapping[str, Sequence[Sequence[float |
         "Accuracy by class",
         f"Bars with error bars: test accuracy of each class for {_several(found)}. The lowest is "
         f"{lowest['class']} with {lowest['accuracy']}.",
-        _specification(bars + errors, height=alt.Step(22 if len(found) == 1 else 12)),
+        _specification(bars + errors, height=len(names) * (10 + 12 * len(found))),
         ("set", "class", "test accuracy"),
         tuple((row["set"], row["class"], row["accuracy"]) for row in rows),
     )
@@ -210,11 +210,17 @@ def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]])
             for other, count in zip(names, row, strict=True)
         ]
     axis = alt.Axis(labels=len(names) <= _NAMED, labelLimit=110, ticks=False, domain=False)
+    level = max(map(len, names)) <= 3
     matrix = (
         alt.Chart(_data(rows))
         .mark_rect(fill="var(--c1)", stroke="var(--line)", strokeWidth=0.5)
         .encode(
-            x=alt.X("taken for:N", sort=None, title="taken for", axis=axis),
+            x=alt.X(
+                "taken for:N",
+                sort=None,
+                title="taken for",
+                axis=alt.Axis(**axis.to_dict(), labelAngle=0 if level else -90),
+            ),
             y=alt.Y("is:N", sort=None, title="is", axis=axis),
             opacity=alt.Opacity("percent:Q", scale=alt.Scale(domain=[0, 100], range=[0.04, 1]), legend=None),
             tooltip=[
@@ -300,7 +306,7 @@ def _colour(titles: Sequence[str]) -> alt.Color:
     return alt.Color("set:N", scale=alt.Scale(domain=list(titles), range=colours), legend=legend)
 
 
-def _specification(chart: Any, height: Any) -> dict[str, Any]:
+def _specification(chart: Any, height: int) -> dict[str, Any]:
     ink, line = "currentColor", "var(--line)"
     texts = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
     drawn = chart.properties(

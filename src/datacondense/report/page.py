@@ -182,31 +182,36 @@ def _progress(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
 
 def _accuracy(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
     known = {(one.title, _tested(found)): found for one in exhibits for found in one.scores}
-    beside = {(_chosen(found), _tested(found)): found for one in exhibits for found in one.baselines}
-    tested = {how for _, how in known | beside}
-    common = tested.pop() if len(tested) == 1 else ""
+    shown = {found.score.accuracies for found in known.values()}  # a baseline may be a set of the page
+    beside = {
+        (_chosen(found), _tested(found)): found
+        for one in exhibits
+        for found in one.baselines
+        if found.score.accuracies not in shown
+    }
+    how = {how for _, how in known | beside}
+    common = how.pop() if len(how) == 1 else ""
     scores = [
-        (what if common else f"{what}, {how}", (what, how) in known, found.score)
-        for (what, how), found in (known | beside).items()
+        (key[0] if common else ", ".join(key), key in known, found.score)
+        for key, found in (known | beside).items()
     ]
     if scores:
         yield charts.accuracies(scores, common)
-    grown: dict[str, list[tuple[int, Score]]] = defaultdict(list)
+    grown: dict[str, dict[int, Score]] = defaultdict(dict)
     for one in exhibits:
         at_snapshots = [found for found in one.evaluations if found.snapshot is not None]
         tested = {found.protocol for found in at_snapshots}
         ends = [found for found in one.scores if found.protocol in tested]
-        for found in sorted(at_snapshots, key=lambda e: e.snapshot or 0) + ends:
+        for found in at_snapshots + ends:  # of the last iteration, the finished set counts
             done = _iterations(one) if found.snapshot is None else found.snapshot
-            line = grown[_label(exhibits, one, found)]
-            if not line or done > line[-1][0]:
-                line.append((done, found.score))
+            grown[_label(exhibits, one, found)][done] = found.score
     if grown:
-        yield charts.growth(grown, "test accuracy")
+        lines = {title: sorted(points.items(), key=lambda p: p[0]) for title, points in grown.items()}
+        yield charts.growth(lines, "test accuracy")
     held_out = {one.title: one.metrics[_ACCURACY] for one in exhibits if one.metrics.get(_ACCURACY)}
     if held_out:
-        lines = {t: [(k, Score((min(1.0, max(0.0, v)),))) for k, v in line] for t, line in held_out.items()}
-        yield charts.growth(lines, "accuracy on held-out training images")
+        alone = {title: [(k, Score((value,))) for k, value in line] for title, line in held_out.items()}
+        yield charts.growth(alone, "accuracy on held-out training images")
 
 
 def _classes(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
@@ -249,8 +254,11 @@ def _iterations(exhibit: Exhibit) -> int:
 
 
 def _label(exhibits: Sequence[Exhibit], one: Exhibit, found: Evaluation) -> str:
-    """What was trained; on which set, where there are several."""
-    return _tested(found) if len(exhibits) == 1 else f"{one.title}, {_tested(found)}"
+    """What was trained; where there are several sets on which, and what if not all were tested alike."""
+    if len(exhibits) == 1:
+        return _tested(found)
+    alike = len({other.protocol for exhibit in exhibits for other in exhibit.scores}) == 1
+    return one.title if alike else f"{one.title}, {_tested(found)}"
 
 
 def _tested(found: Evaluation) -> str:
