@@ -15,6 +15,7 @@ from datacondense.methods import (
     Herding,
     KCenter,
     Method,
+    Mosaic,
     NearestMean,
     RandomSelection,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Learner",
     "Machine",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "Recipe",

@@ -15,7 +15,7 @@ import torch
 from msgspec import Meta
 
 from datacondense.artifact.condensed import RESULT, CondensedDataset
-from datacondense.artifact.record import SCHEMA, Record
+from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
 from datacondense.errors import COUNT, DatacondenseError, UsageError
@@ -240,7 +240,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "std": list(real.std),
         "data": real.description,
         "versions": versions(),
-    }
+    } | decoder_record(method.decoder)
     try:
         stored: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
         msgspec.convert(stored, Record)
@@ -261,7 +261,9 @@ def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) 
     if isinstance(state, Chosen):
         record = record | {"indices": state.indices.tolist()}
     real = task.real
-    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name)
+    soft = None if state.probabilities is None else state.probabilities.to("cpu", torch.float32)
+    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name,
+                        probabilities=soft)  # fmt: skip
     return CondensedDataset(data, recipe, record)
 
 

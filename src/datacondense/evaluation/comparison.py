@@ -52,10 +52,16 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         reference = first.setdefault(row.network, row)
         p = None if row is reference else welch(reference.score, row.score)
-        method, ipc = row.condensed.record["method"]["name"], str(row.condensed.ipc)
+        method, parts = row.condensed.record["method"]["name"], row.condensed.decoder.parts
+        ipc = (
+            f"{row.condensed.ipc} (decoded: {row.condensed.ipc * parts})"
+            if parts > 1
+            else str(row.condensed.ipc)
+        )
+        labels = "hard" if row.condensed.probabilities is None else "soft"
         epochs = str(row.recipe.epochs) + (", learned steps" if row.recipe.step_sizes else "")
         lines.append(
-            (row.title, method, ipc, "hard", row.network, epochs, row.recipe.augmentation, str(row.score),
+            (row.title, method, ipc, labels, row.network, epochs, row.recipe.augmentation, str(row.score),
              "" if p is None else f"{p:.2g}")
         )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -122,7 +122,7 @@ def _tested(
             with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
                 learner.draw()
                 order = stream(seed, "evaluation order", trial)
-                learner.train(data.images, data.labels, recipe, order, prepare=data.normalise,
+                learner.train(data.images, data.targets, recipe, order, prepare=data.normalise,
                               observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
             predicted = learner.predict(test.images, prepare=data.normalise).argmax(1)
             found = Predictions.count(predicted, test.labels, test.classes)
@@ -191,7 +191,7 @@ def evaluate_recorded(
 
 
 def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
-    return training.data if isinstance(training, CondensedDataset) else training
+    return training.training_set() if isinstance(training, CondensedDataset) else training
 
 
 def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:

@@ -8,6 +8,7 @@ from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
@@ -24,6 +25,7 @@ METHODS: dict[str, type[Method]] = {
         KCenter,
         Forgetting,
         NearestMean,
+        Mosaic,
     )
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "Herding",
     "KCenter",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "State",

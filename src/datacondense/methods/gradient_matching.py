@@ -120,7 +120,7 @@ class GradientMatching(LearnedImages):
                 task.progress.advance(len(real))
             if t < T - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
-                learner.train(S, state.labels, inner, order, optimizer=optimizer, observe=task.observe)
+                learner.train(S, state.targets, inner, order, optimizer=optimizer, observe=task.observe)
         # Read at the end only: a GPU continues while nothing asks for its numbers.
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances)) / T}
 

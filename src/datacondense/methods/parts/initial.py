@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods.base import Selection, Task, require_enough_images
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.herding import Herding
@@ -20,21 +22,26 @@ Initialisation = Literal["noise", "real", "herding", "k-center", "forgetting", "
 _SELECTIONS: dict[str, type[Selection]] = {m.name: m for m in (Herding, KCenter, Forgetting, NearestMean)}
 
 
-def initial_images(task: Task, how: Initialisation) -> Float[Tensor, "n c h w"]:
+def initial_images(
+    task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED
+) -> Float[Tensor, "n c h w"]:
     """Normalised images on the machine, ipc of each class in turn.
 
-    A selection trains its network first, with default settings.
+    Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, with
+    default settings.
 
     Raises:
-        UsageError: a class has fewer real images than ipc, and `how` is not noise.
+        UsageError: a class has fewer real images than are needed, and `how` is not noise.
     """
     if how == "noise":
         shape = (task.ipc * task.real.classes, *task.real.image_shape)
         images = torch.randn(shape, generator=task.stream("initial images"))
         return images.to(task.machine.device, task.machine.dtype)
-    require_enough_images(task)
+    require_enough_images(task, decoder.parts)
+    task = replace(task, ipc=task.ipc * decoder.parts)
     if how == "real":
         classes = range(task.real.classes)
-        chosen = [task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes]
-        return task.real_images(torch.cat(chosen))
-    return task.real_images(_SELECTIONS[how]().choose(task))
+        chosen = torch.cat([task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes])
+    else:
+        chosen = _SELECTIONS[how]().choose(task)
+    return decoder.encode(task.real_images(chosen))

@@ -142,7 +142,7 @@ class _Training:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
                     self.learner.train(
                         real.images,
-                        real.labels,
+                        real.targets,
                         self.recipe,
                         self.task.stream("whole set order", self.done),
                         prepare=real.normalise,
