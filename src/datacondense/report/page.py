@@ -98,7 +98,8 @@ class Comparison:
 
     title: str
     method: str
-    ipc: int
+    ipc: str
+    labels: str
     network: str
     protocol: str
     score: str
@@ -115,6 +116,7 @@ def page(exhibits: Sequence[Exhibit]) -> str:
         progress=list(_progress(exhibits)),
         accuracy=list(_accuracy(exhibits)),
         classes=list(_classes(exhibits)),
+        decoded=any(one.condensed.decoder.parts > 1 for one in exhibits),
         comparison=_comparison(exhibits) if len(exhibits) > 1 else [],
     )
 
@@ -123,11 +125,12 @@ def _shown(exhibit: Exhibit, sets: int) -> Shown:
     condensed, record = exhibit.condensed, exhibit.condensed.record
     method, data, ipc = record["method"], record["data"], condensed.ipc
     network, shape = known_network(record["network"]), condensed.data.image_shape
-    each = f"{ipc} image{'s' if ipc > 1 else ''} per class"
+    each = f"{_images_per_class(condensed)} image{'s' if ipc > 1 else ''} per class"
     jpeg = " (JPEG)" if data.get("jpeg") else ""
     facts = {
         "method": method["name"],
         "images": f"{len(condensed):,}, {each}, {condensed.data.classes} classes, {shown_shape(shape)}",
+        "labels": "of one class each" if condensed.probabilities is None else "probabilities (soft)",
         "condensed from": f"{data['name']}, {data['images']:,} training images{jpeg}",
     }
     if scores := [f"{one.score}, {_tested(one)}" for one in exhibit.scores]:
@@ -237,7 +240,8 @@ def _comparison(exhibits: Sequence[Exhibit]) -> list[Comparison]:
                 Comparison(
                     one.title,
                     found.method,
-                    one.condensed.ipc,
+                    _images_per_class(one.condensed),
+                    "hard" if one.condensed.probabilities is None else "soft",
                     found.network,
                     _protocol(found),
                     str(found.score),
@@ -263,6 +267,11 @@ def _label(exhibits: Sequence[Exhibit], one: Exhibit, found: Evaluation) -> str:
 
 def _tested(found: Evaluation) -> str:
     return f"{found.network}, {_protocol(found)}"
+
+
+def _images_per_class(condensed: CondensedDataset) -> str:
+    parts = condensed.decoder.parts
+    return f"{condensed.ipc}" + (f" (decoded: {condensed.ipc * parts})" if parts > 1 else "")
 
 
 def _protocol(found: Evaluation) -> str:
