@@ -31,6 +31,8 @@ def chromium(profile: Path, width: int = 1200, height: int = 900, *options: str)
         page = webdriver.Chrome(settings, webdriver.ChromeService(driver))
         page.set_script_timeout(120)
         page.set_page_load_timeout(300)
+        page.get("about:blank")
+        page.get_log("performance")  # of the page that a browser opens by itself
         try:
             yield page
         finally:

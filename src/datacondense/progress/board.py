@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,7 +41,11 @@ class Board(AbstractContextManager["Board"]):
         self._writer: Any = None
 
     def start(
-        self, done: int, settings: Mapping[str, Any], rows: Sequence[Mapping[str, float]], labels: Tensor
+        self,
+        done: int,
+        settings: Mapping[str, Any],
+        rows: Sequence[Mapping[str, int | float]],
+        labels: Tensor,
     ) -> None:
         """Begin after `done` iterations, whose metrics are in `rows`: where the folder has nothing of them,
         they are written now."""
@@ -59,7 +62,7 @@ class Board(AbstractContextManager["Board"]):
         for row in rows if new else ():
             self.metrics(row)
 
-    def metrics(self, row: Mapping[str, float]) -> None:
+    def metrics(self, row: Mapping[str, int | float]) -> None:
         """Those of an iteration, which they name, counted from 0."""
         for name, value in row.items():
             if name != "iteration":
@@ -68,6 +71,8 @@ class Board(AbstractContextManager["Board"]):
     def picture(self, done: int, images: Float[Tensor, "n c h w"], *, last: bool = False) -> None:
         """The images, in pixel space, after `done` iterations, if it is their turn, or they are the last."""
         if last or done % self._every == 0:
+            import numpy as np  # of this one use, which help should not wait for
+
             real = self._real
             data = ImageDataset(images.float().cpu(), self._labels, real.class_names, real.mean, real.std)
             self._writer.add_image("images", np.asarray(picture(data)), done, dataformats="HWC")

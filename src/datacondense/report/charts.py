@@ -22,6 +22,9 @@ _COLOURS = 8
 #: Classes whose names stand beside a matrix of confusion.
 _NAMED = 30
 
+#: An axis of whole numbers.
+_WHOLE = alt.Axis(format=",~f", tickMinStep=1)
+
 #: Of a line: (iteration, value).
 Series = Sequence[tuple[int, float]]
 
@@ -52,7 +55,7 @@ def progress(metric: str, lines: Mapping[str, Series]) -> Chart:
         nearest=True, on="pointerover", encodings=["x"], empty=False, clear="pointerout"
     )
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("iteration:Q", title="iteration"),
+        x=alt.X("iteration:Q", title="iteration", axis=_WHOLE),
         y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
         color=_colour(list(lines)),
     )
@@ -78,11 +81,12 @@ def progress(metric: str, lines: Mapping[str, Series]) -> Chart:
     )
 
 
-def accuracies(scores: Sequence[tuple[str, bool, Score]]) -> Chart:
+def accuracies(scores: Sequence[tuple[str, bool, Score]], note: str) -> Chart:
     """Test accuracies with their standard deviations.
 
     Args:
-        scores: what was trained on with which network, whether it is one of the page's sets, the score.
+        scores: what was trained on, whether it is one of the page's sets, the score.
+        note: what holds for all of them.
     """
     rows = [
         {
@@ -96,7 +100,7 @@ def accuracies(scores: Sequence[tuple[str, bool, Score]]) -> Chart:
         for title, ours, score in scores
     ]
     base = alt.Chart(_data(rows)).encode(
-        y=alt.Y("trained on:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+        y=alt.Y("trained on:N", sort=None, title=None, axis=alt.Axis(labelLimit=210)),
         color=alt.Color(
             "kind:N",
             scale=alt.Scale(domain=["this page", "to compare"], range=["var(--c1)", "var(--c2)"]),
@@ -112,9 +116,10 @@ def accuracies(scores: Sequence[tuple[str, bool, Score]]) -> Chart:
     return Chart(
         "Test accuracy",
         f"Dots with error bars, the standard deviation: test accuracy of {len(rows)} trainings.",
-        _specification(bars + dots, height=alt.Step(26)),
+        _specification(bars + dots, height=26 * len(rows)),
         ("trained on", "test accuracy"),
         tuple((title, str(score)) for title, _, score in scores),
+        note,
     )
 
 
@@ -133,7 +138,7 @@ def growth(lines: Mapping[str, Sequence[tuple[int, Score]]], what: str) -> Chart
         for iteration, score in line
     ]
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("iteration:Q", title="iteration"),
+        x=alt.X("iteration:Q", title="iteration", axis=_WHOLE),
         color=_colour(list(lines)),
         tooltip=[alt.Tooltip("set:N"), alt.Tooltip("iteration:Q"), alt.Tooltip("accuracy:N", title=what)],
     )
@@ -171,7 +176,7 @@ def by_class(names: Sequence[str], found: Mapping[str, Sequence[Sequence[float |
                  "high": min(100.0, mean + std), "accuracy": f"{mean:.1f}{spread} %"}
             )  # fmt: skip
     base = alt.Chart(_data(rows)).encode(
-        y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+        y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=210)),
         color=_colour(list(found)),
         tooltip=[alt.Tooltip("set:N"), alt.Tooltip("class:N"), alt.Tooltip("accuracy:N")],
     )
@@ -189,7 +194,7 @@ def by_class(names: Sequence[str], found: Mapping[str, Sequence[Sequence[float |
         "Accuracy by class",
         f"Bars with error bars: test accuracy of each class for {_several(found)}. The lowest is "
         f"{lowest['class']} with {lowest['accuracy']}.",
-        _specification(bars + errors, height=alt.Step(22 if len(found) == 1 else 12)),
+        _specification(bars + errors, height=len(names) * (10 + 12 * len(found))),
         ("set", "class", "test accuracy"),
         tuple((row["set"], row["class"], row["accuracy"]) for row in rows),
     )
@@ -205,11 +210,17 @@ def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]])
             for other, count in zip(names, row, strict=True)
         ]
     axis = alt.Axis(labels=len(names) <= _NAMED, labelLimit=110, ticks=False, domain=False)
+    level = max(map(len, names)) <= 3
     matrix = (
         alt.Chart(_data(rows))
         .mark_rect(fill="var(--c1)", stroke="var(--line)", strokeWidth=0.5)
         .encode(
-            x=alt.X("taken for:N", sort=None, title="taken for", axis=axis),
+            x=alt.X(
+                "taken for:N",
+                sort=None,
+                title="taken for",
+                axis=alt.Axis(**axis.to_dict(), labelAngle=0 if level else -90),
+            ),
             y=alt.Y("is:N", sort=None, title="is", axis=axis),
             opacity=alt.Opacity("percent:Q", scale=alt.Scale(domain=[0, 100], range=[0.04, 1]), legend=None),
             tooltip=[
@@ -223,8 +234,8 @@ def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]])
     wrong = sorted((row for row in rows if row["is"] != row["taken for"]), key=lambda row: -row["percent"])
     said = [f"{row['is']} for {row['taken for']}, {row['percent']:.1f} %" for row in wrong[:3]]
     return Chart(
-        f"Confusion, {title}",
-        f"Matrix of {len(names)} classes; most often taken for another: {'; '.join(said)}.",
+        "Confusion",
+        f"Matrix of {len(names)} classes for {title}; most often taken for another: {'; '.join(said)}.",
         _specification(matrix, height=max(160, min(26 * len(names), 460))),
         ("is", "taken for", "of the images of the class", "answers"),
         tuple(
@@ -232,7 +243,7 @@ def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]])
             for row in wrong[:20]
             if row["images"]
         ),
-        "The table has the 20 most frequent confusions." if len(wrong) > 20 else "",
+        f"{title}. The table has the most frequent confusions, 20 at most.",
     )
 
 
@@ -258,7 +269,7 @@ def curves(
         for ipc, mean in line
     ]  # fmt: skip
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("ipc:Q", title="images per class"),
+        x=alt.X("ipc:Q", title="images per class", axis=_WHOLE),
         color=_colour(list(measured)),
         tooltip=[alt.Tooltip("set:N"), alt.Tooltip("ipc:Q"), alt.Tooltip("whose:N"),
                  alt.Tooltip("accuracy:N")],
@@ -295,10 +306,12 @@ def _colour(titles: Sequence[str]) -> alt.Color:
     return alt.Color("set:N", scale=alt.Scale(domain=list(titles), range=colours), legend=legend)
 
 
-def _specification(chart: Any, height: Any) -> dict[str, Any]:
+def _specification(chart: Any, height: int) -> dict[str, Any]:
     ink, line = "currentColor", "var(--line)"
     texts = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
-    drawn = chart.properties(width="container", height=height).configure(
+    drawn = chart.properties(
+        width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    ).configure(
         background="transparent",
         font="system-ui, sans-serif",
         view=alt.ViewConfig(stroke=None),

@@ -44,20 +44,19 @@ class Measuring:
         recipe = condensed.recipe if self.epochs is None else replace(condensed.recipe, epochs=self.epochs)
         about = {"condensed": condensed.record | {"run": run_result(folder)}}
         snapshots = read_snapshots(folder, condensed.images.shape)
-        work = [(str(folder), condensed.data, self.trials, about)]
+        work = [(str(folder), condensed, self.trials, about)]
         for i in evenly(len(snapshots), SNAPSHOTS):
-            then = replace(condensed.data, images=snapshots.images[i].float())
-            done = snapshots.iterations[i]
-            work.append(
-                (f"{folder} iteration {done}", then, self.snapshot_trials, about | {"snapshot": done})
-            )
+            data = replace(condensed.data, images=snapshots.images[i].float())
+            then, done = replace(condensed, data=data), snapshots.iterations[i]
+            at = about | {"snapshot": done}
+            work.append((f"{folder} iteration {done}", then, self.snapshot_trials, at))
         return {
             f"{title} {name}": evaluate_recorded(
-                data, test, network, trials=trials, recipe=recipe, seed=self.seed, machine=self.machine,
+                stage, test, network, trials=trials, recipe=recipe, seed=self.seed, machine=self.machine,
                 kept=kept, progress=self.progress,
             )[1]
             | known
-            for title, data, trials, known in work
+            for title, stage, trials, known in work
             if trials
             for name, network in self.networks.items()
         }  # fmt: skip

@@ -98,7 +98,8 @@ class Comparison:
 
     title: str
     method: str
-    ipc: int
+    ipc: str
+    labels: str
     network: str
     protocol: str
     score: str
@@ -115,6 +116,7 @@ def page(exhibits: Sequence[Exhibit]) -> str:
         progress=list(_progress(exhibits)),
         accuracy=list(_accuracy(exhibits)),
         classes=list(_classes(exhibits)),
+        decoded=any(one.condensed.decoder.parts > 1 for one in exhibits),
         comparison=_comparison(exhibits) if len(exhibits) > 1 else [],
     )
 
@@ -123,15 +125,16 @@ def _shown(exhibit: Exhibit, sets: int) -> Shown:
     condensed, record = exhibit.condensed, exhibit.condensed.record
     method, data, ipc = record["method"], record["data"], condensed.ipc
     network, shape = known_network(record["network"]), condensed.data.image_shape
-    each = f"{ipc} image{'s' if ipc > 1 else ''} per class"
+    each = f"{_images_per_class(condensed)} image{'s' if ipc > 1 else ''} per class"
     jpeg = " (JPEG)" if data.get("jpeg") else ""
     facts = {
         "method": method["name"],
         "images": f"{len(condensed):,}, {each}, {condensed.data.classes} classes, {shown_shape(shape)}",
+        "labels": "of one class each" if condensed.probabilities is None else "probabilities (soft)",
         "condensed from": f"{data['name']}, {data['images']:,} training images{jpeg}",
     }
-    for one in exhibit.scores:
-        facts[f"test accuracy, {one.network}"] = f"{one.score}, {_protocol(one)}"
+    if scores := [f"{one.score}, {_tested(one)}" for one in exhibit.scores]:
+        facts["test accuracy"] = "; ".join(scores)
     settings = settings_in_effect(record, network) | {
         "condensing network": describe_network(network, shape) if network else record["network"],
         "seed": record["seed"],
@@ -181,33 +184,37 @@ def _progress(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
 
 
 def _accuracy(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
-    scores, told = [], set()
-    for one in exhibits:
-        scores += [(f"{one.title}, {_tested(found)}", True, found.score) for found in one.scores]
-    for one in exhibits:
-        for found in one.baselines:
-            label = f"{_chosen(found)}, {_tested(found)}"
-            if label not in told:
-                scores.append((label, False, found.score))
-            told.add(label)
+    known = {(one.title, _tested(found)): found for one in exhibits for found in one.scores}
+    shown = {found.score.accuracies for found in known.values()}  # a baseline may be a set of the page
+    beside = {
+        (_chosen(found), _tested(found)): found
+        for one in exhibits
+        for found in one.baselines
+        if found.score.accuracies not in shown
+    }
+    how = {how for _, how in known | beside}
+    common = how.pop() if len(how) == 1 else ""
+    scores = [
+        (key[0] if common else ", ".join(key), key in known, found.score)
+        for key, found in (known | beside).items()
+    ]
     if scores:
-        yield charts.accuracies(scores)
-    grown: dict[str, list[tuple[int, Score]]] = defaultdict(list)
+        yield charts.accuracies(scores, common)
+    grown: dict[str, dict[int, Score]] = defaultdict(dict)
     for one in exhibits:
         at_snapshots = [found for found in one.evaluations if found.snapshot is not None]
         tested = {found.protocol for found in at_snapshots}
         ends = [found for found in one.scores if found.protocol in tested]
-        for found in sorted(at_snapshots, key=lambda e: e.snapshot or 0) + ends:
+        for found in at_snapshots + ends:  # of the last iteration, the finished set counts
             done = _iterations(one) if found.snapshot is None else found.snapshot
-            line = grown[f"{one.title}, {_tested(found)}"]
-            if not line or done > line[-1][0]:
-                line.append((done, found.score))
+            grown[_label(exhibits, one, found)][done] = found.score
     if grown:
-        yield charts.growth(grown, "test accuracy")
+        lines = {title: sorted(points.items(), key=lambda p: p[0]) for title, points in grown.items()}
+        yield charts.growth(lines, "test accuracy")
     held_out = {one.title: one.metrics[_ACCURACY] for one in exhibits if one.metrics.get(_ACCURACY)}
     if held_out:
-        lines = {t: [(k, Score((min(1.0, max(0.0, v)),))) for k, v in line] for t, line in held_out.items()}
-        yield charts.growth(lines, "accuracy on held-out training images")
+        alone = {title: [(k, Score((value,))) for k, value in line] for title, line in held_out.items()}
+        yield charts.growth(alone, "accuracy on held-out training images")
 
 
 def _classes(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
@@ -215,7 +222,7 @@ def _classes(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
     for one in exhibits:
         for found in one.scores:
             if found.class_accuracies:
-                known[one.condensed.class_names][f"{one.title}, {_tested(found)}"] = found
+                known[one.condensed.class_names][_label(exhibits, one, found)] = found
     for names, several in known.items():
         yield charts.by_class(names, {title: found.class_accuracies for title, found in several.items()})
         for title, found in several.items():
@@ -233,7 +240,8 @@ def _comparison(exhibits: Sequence[Exhibit]) -> list[Comparison]:
                 Comparison(
                     one.title,
                     found.method,
-                    one.condensed.ipc,
+                    _images_per_class(one.condensed),
+                    "hard" if one.condensed.probabilities is None else "soft",
                     found.network,
                     _protocol(found),
                     str(found.score),
@@ -249,8 +257,21 @@ def _iterations(exhibit: Exhibit) -> int:
     return max((line[-1][0] for line in exhibit.metrics.values()), default=0)
 
 
+def _label(exhibits: Sequence[Exhibit], one: Exhibit, found: Evaluation) -> str:
+    """What was trained; where there are several sets on which, and what if not all were tested alike."""
+    if len(exhibits) == 1:
+        return _tested(found)
+    alike = len({other.protocol for exhibit in exhibits for other in exhibit.scores}) == 1
+    return one.title if alike else f"{one.title}, {_tested(found)}"
+
+
 def _tested(found: Evaluation) -> str:
     return f"{found.network}, {_protocol(found)}"
+
+
+def _images_per_class(condensed: CondensedDataset) -> str:
+    parts = condensed.decoder.parts
+    return f"{condensed.ipc}" + (f" (decoded: {condensed.ipc * parts})" if parts > 1 else "")
 
 
 def _protocol(found: Evaluation) -> str:

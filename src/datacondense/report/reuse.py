@@ -14,13 +14,13 @@ from datacondense.settings import restored
 
 def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
     """The command that makes the same images on a machine like that one; None where none can: the data came
-    from memory, or the method is unknown here.
+    from memory, the method is unknown here, or the labels were given later.
 
     `folder` is where it writes.
     """
     record, source = condensed.record, condensed.source
     name = record["method"]["name"]
-    if source is None or name not in METHODS:
+    if source is None or name not in METHODS or "relabelled" in record:
         return None
     try:
         method = restored(METHODS[name], record["method"]["settings"])
@@ -64,15 +64,15 @@ import torch
 import datacondense as dc
 
 condensed = dc.CondensedDataset.load({folder!r})
-data, recipe = condensed.data, condensed.recipe
+data, recipe = condensed.training_set(), condensed.recipe
 
 # A network of your own: any torch.nn.Module that gives a logit for each class.
 network = dc.ConvNet()(data.image_shape, data.classes)
 learner = dc.Learner.of(network)
-learner.train(data.normalised(), data.labels, recipe, torch.Generator().manual_seed(0))
+learner.train(data.normalised(), data.targets, recipe, torch.Generator().manual_seed(0))
 logits = learner.predict(condensed.normalise(data.images))    # or other images, uint8 or in [0, 1]
 
-# Or your own training loop, over normalised images and labels:
+# Or your own training loop, over normalised images and labels (or class probabilities):
 batches = torch.utils.data.DataLoader(condensed.to_torch(), batch_size=recipe.batch_size, shuffle=True)
 
 # How good is it? Fresh networks, trained by its recipe:
