@@ -1,7 +1,7 @@
 """The documentation site: Sphinx, MyST and furo over the pages of this repository. `make docs` builds it.
 
-The source folder is the repository itself, so that a link from one page to another, to the records or to the source
-works on the site as it does in a checkout.
+The source folder is the repository itself, so that a link to another page, to the records or to the source works
+on the site as it does in a checkout.
 """
 
 import re
@@ -56,7 +56,7 @@ def setup(app: Sphinx) -> None:
 
 
 def list_remaining_pages(app: Sphinx, page: str, source: list[str]) -> None:
-    """In the index, the pages of docs/ that it does not name come where it says so: a new page has its place."""
+    """Put the pages of docs/ that the index does not name where it says so: a new page has its place."""
     if page == root_doc:
         named = set(re.findall(r"^(?:.*<)?([\w/-]+)>?$", source[0], re.MULTILINE))
         pages = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
@@ -64,9 +64,7 @@ def list_remaining_pages(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("(all other pages)", "\n".join(others))
 
 
-def plain_text(
-    app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]
-) -> None:
+def plain_text(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with `code` and lists: what else reStructuredText sees in them is escaped."""
     for i in range(len(lines) - 1, 0, -1):
         if lines[i].lstrip().startswith("- ") and lines[i - 1].strip():

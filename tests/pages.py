@@ -2,8 +2,8 @@
 
 Every block runs: Python in one namespace per page, in which `dc` and `real` (small MNIST) are known; lines
 `datacondense …` in this process; a block that needs a shell in bash. Known datasets are small ones of the same
-names. What `short` and `short_python` leave too long, or what cannot run, is said in a comment before the block,
-which readers of the page do not see:
+names. What `short` and `short_python` leave too long, or what cannot run, is said before the block in a comment, which
+readers of the page do not see:
 
     <!-- tiny: trials=5 → trials=1; "mnist" → "digits" -->   replacements, each of which must apply
     <!-- skip: needs a database -->                           not run, and why

@@ -11,6 +11,7 @@ from functools import wraps
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -42,6 +43,9 @@ METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
 CONTINUING, KEPT = ("paper", "search", "relabel"), "what was finished is kept; the same command continues"
 
+#: Shells for which tyro writes completion.
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+
 #: A path in the home folder, also behind --flag=, where no shell expands it.
 _HOME = re.compile(r"^(--[\w-]+=|)~(?=/|$)")
 
@@ -53,7 +57,8 @@ Condense a large labelled image dataset into a few synthetic images per class.
 verbs:
 {verbs}
 
-`datacondense VERB --help` explains the flags of a verb; `datacondense --version` prints the version.\
+`datacondense VERB --help` explains the flags of a verb; `datacondense --version` prints the version.
+`datacondense --completion SHELL` prints what lets bash, zsh, fish or tcsh complete verbs and flags.\
 """.format(verbs="\n".join(f"  {verb:<11}{line}" for verb, line in VERBS.items()))
 
 
@@ -76,10 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == "--version":
         print(f"datacondense {datacondense.__version__}")
         return 0
+    completes = verb == "--completion"
     helps = not {"-h", "--help"}.isdisjoint(words)
-    imports = without_torch() if helps and own_process else nullcontext()
+    imports = without_torch() if (helps or completes) and own_process else nullcontext()
     try:
         with stoppable(), warnings_in_one_line(), plain_words(), imports:
+            if completes:
+                _print_completion(next(iter(words), ""))
             run = _guarded(_verb(verb, words))
             flags = ["--help"] if helps else [_HOME.sub(_home, word) for word in words]
             tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
@@ -104,6 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
              "need less", error)  # fmt: skip
         return 1
     return 0
+
+
+def _print_completion(shell: str) -> NoReturn:
+    """Print what `shell` is to source, and leave. A method's settings are those of the method by default."""
+    if shell not in SHELLS:
+        raise unknown_name("shell", shell, SHELLS)
+    verbs = {verb: _verb(verb, []) for verb in VERBS}
+    tyro.extras.subcommand_cli_from_dict(verbs, prog="datacondense", args=["--tyro-print-completion", shell],
+                                         config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
+    raise AssertionError("tyro leaves when it has printed a script")
 
 
 def _home(match: re.Match[str]) -> str:
