@@ -109,6 +109,7 @@ def condense(
     real, network = _training_images(real, seed), as_network(network)
     method = as_method(method or default_method(minutes))
     real.require_trainable()
+    method.decoder.require_pixels(*real.image_shape[1:])
     limit = _limit(minutes, method)
     validation = (0.0 if minutes is None else 0.05) if validation is None else validation
     FRACTION.require("--validation", validation)

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from datacondense.artifact.condensed import CondensedDataset, require_folder, require_free
+from datacondense.artifact.condensed import CondensedDataset, require_free
 from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.data.places import require_outside
 from datacondense.errors import COUNT, RATE, DatacondenseError, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.provenance import versions
@@ -71,11 +72,12 @@ def relabel(
     if folder is not None:
         if isinstance(condensed, str | Path):
             require_another(Path(condensed).expanduser(), folder)
-        require_folder(folder)
         require_free(folder, overwrite=overwrite)
     if isinstance(condensed, str | Path):
         condensed = CondensedDataset.load(condensed)
     real, network = _training_images(condensed, real), as_network(network)
+    if folder is not None:
+        require_outside(real.source, folder)
     recipe, machine = recipe or Recipe.of_whole_set(len(real)), machine or Machine.detect()
     passes = networks * recipe.epochs * len(real)
     machine = machine.for_work(passes, *real.image_shape[1:])
