@@ -123,7 +123,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 NETWORK = "convnet(width=3,depth=1)"
-FAST = ["--networks", NETWORK, "--trials", "2", "--epochs", "2", "--quiet"]
+FAST = ["--networks", NETWORK, "--trials", "2", "--epochs", "2", "--precision", "float32", "--quiet"]
 
 
 def test_a_set_is_compared_with_baselines_under_one_recipe(
