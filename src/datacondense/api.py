@@ -1,6 +1,8 @@
 """What `import datacondense` offers."""
 
 from datacondense.artifact.condensed import CondensedDataset
+from datacondense.artifact.exporting import export_condensed
+from datacondense.artifact.importing import import_condensed
 from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
@@ -26,6 +28,8 @@ from datacondense.methods import (
     RandomSelection,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
+from datacondense.relabelling import relabel
+from datacondense.sets import load_condensed
 from datacondense.training import Recipe
 
 __all__ = [
@@ -63,5 +67,9 @@ __all__ = [
     "UsageError",
     "condense",
     "evaluate",
+    "export_condensed",
+    "import_condensed",
+    "load_condensed",
     "load_dataset",
+    "relabel",
 ]

@@ -30,15 +30,16 @@ TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Of the run that made the artifact: its metrics, what it cost, the state from which it can be continued, if
-#: it can, and its last two states while it lasts.
+#: Of the run that made the artifact: its metrics, the images as they were every few iterations, what it cost,
+#: the state from which it can be continued, if it can, and its last two states while it lasts.
 METRICS = "metrics.jsonl"
+SNAPSHOTS = "snapshots.safetensors"
 RESULT = "result.json"
 STATE = "state.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 #: What a finished folder may hold of ours.
-FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT, STATE)
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, SNAPSHOTS, RESULT, STATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,10 @@ class CondensedDataset:
         return len(self.data)
 
     def __repr__(self) -> str:
-        method, ipc = self.record["method"]["name"], self.ipc
-        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {ipc} by {method})"
+        decoded = f" (decoded: {self.ipc * self.decoder.parts})" if self.decoder.parts > 1 else ""
+        made = f"{self.ipc}{decoded} by {self.record['method']['name']}"
+        soft = "" if self.probabilities is None else ", soft labels"
+        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {made}{soft})"
 
     def normalise(self, images: Shaped[Tensor, "m c h w"]) -> Float[Tensor, "m c h w"]:
         """Other images (uint8, or float pixel values in [0, 1]) as `to_torch` normalises these: for testing

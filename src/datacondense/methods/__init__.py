@@ -44,7 +44,7 @@ METHODS: dict[str, type[Method]] = {
 
 def default_method(minutes: int | float | None) -> str:
     """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
-    return "gradient-matching" if minutes is None else "feature-regression"
+    return "gradient-matching" if minutes is None else "distribution-matching"
 
 
 def as_method(method: Method | str) -> Method:

@@ -26,6 +26,8 @@ from datacondense.training import Recipe
 
 #: Images of which BatchNorm takes its statistics at once: 16 of each of ten classes.
 _MIXED_BATCH = 160
+#: Real images per class that a step is taken to see where its method does not say.
+_REAL_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,12 @@ class Method(ABC):
         return UNDECODED
 
     def passes(self, task: Task) -> int:
-        """About how many images go forward and backward through the network in all: is it worth compiling?"""
-        return 0
+        """About how many images go forward and backward through the network in all: is it worth compiling?
+
+        Unless a method knows better: a batch of real images of every class in each step.
+        """
+        seen = sum(min(_REAL_BATCH, len(members)) for members in task.real.indices_by_class)
+        return self.steps * seen
 
     def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
         """The settings, with those filled in that follow from ipc, the number and shape of the real images

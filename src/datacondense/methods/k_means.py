@@ -39,8 +39,8 @@ class KMeans(TrainedSelection):
 def medoids(features: Float[Tensor, "n d"], count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
     """Positions of `count` different rows: the nearest to each centre that is not taken by one before it.
 
-    The centres are those of mini-batch k-means, started by k-means++ from a draw of `generator`. Distances are
-    float64; of equally near rows, the first. `count` is at most n.
+    The centres are those of mini-batch k-means, started by k-means++ from a draw of `generator`. Distances
+    are float64; of equally near rows, the first. `count` is at most n.
     """
     from sklearn.cluster import MiniBatchKMeans  # takes a second, which nobody should wait for help
 

@@ -63,17 +63,18 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
     """
     settings = json.dumps(determining(task, recipe), sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()
-    if key not in _LATEST:
-        training = _Training(task, recipe, cache_folder() / f"network-{key[:32]}.safetensors", settings)
+    path = cache_folder() / f"network-{key[:32]}.safetensors"
+    if path not in _LATEST:
+        training = _Training(task, recipe, path, settings)
         training.run()
         _LATEST.clear()
         seen = training.forgetting
-        _LATEST[key] = WholeSetNetwork(task, training.learner, seen.events, seen.learned)
-    return _LATEST[key]
+        _LATEST[path] = WholeSetNetwork(task, training.learner, seen.events, seen.learned)
+    return _LATEST[path]
 
 
-#: The network used last, by the hash of its settings: runs of several methods and ipc come one after another.
-_LATEST: dict[str, WholeSetNetwork] = {}
+#: The network used last, by its file: runs of several methods and ipc come one after another.
+_LATEST: dict[Path, WholeSetNetwork] = {}
 
 
 def determining(task: Task, recipe: Recipe) -> dict[str, Any]:
