@@ -133,7 +133,9 @@ class Chosen(State):
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses and final."""
+    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses; what is only a choice of a
+    method's settings is a subclass of it with a name, a reference and other defaults.
+    """
 
     name: ClassVar[str]
     """On the command line and in records."""
