@@ -44,7 +44,7 @@ def run(
         ),
     ] = "gradient-matching",
     distillation: Annotated[
-        Switch, arg(help="Do not hold the outputs for old tasks to what they were before a stage.")
+        Switch, arg(help="Leave out distillation, which ties the outputs for old tasks to those before.")
     ] = True,
     temperature: Annotated[float, arg(help="Of the distillation.")] = 2.0,
     updates: Annotated[

@@ -22,9 +22,9 @@ from datacondense.stopping import Terminated, stoppable
 VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
-    "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "compare": "Evaluate several condensed sets under equal conditions, with Welch's t-test.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
-    "paper": "Measure a table of the paper and set it beside the paper's numbers.",
+    "paper": "Measure a table of the paper and compare it with the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",

@@ -30,7 +30,7 @@ class Sharing:
     workers: int = 1
     """Processes on this machine; they divide the threads among them."""
     heartbeat: float = 15.0
-    """Seconds between signs of life; a trial whose worker misses four is given out again."""
+    """Seconds between heartbeats; a trial whose worker misses four is handed out again."""
 
     def check(self) -> None:
         """Raise `UsageError` where a number cannot be right."""
@@ -102,7 +102,7 @@ def run(
         machine=machine,
         progress=not quiet,
     )
-    print(f"{summary(result)}\neverything is in {folder}")
+    print(f"{summary(result)}\nall results are in {folder}")
     output.write(result)
     if output.json:
         plot(result, output.json.with_suffix(".png"))

@@ -19,9 +19,9 @@ class Place(NamedTuple):
     """Where a dataset is."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     data: str
-    """What it is found by from any folder: `Source.data`."""
+    """The name that finds it from any folder: `Source.data`."""
     at: Path | HubDataset | None
     """None: it is built in."""
     usual_label: str | None = None

@@ -15,7 +15,7 @@ from datacondense.errors import DatacondenseError, UsageError
 #: What a split to test on is called, the first found wins.
 TEST_NAMES = ("test", "validation", "valid", "val")
 
-#: In characters: as many as a folder's name can have.
+#: Characters of a class name: as many as a folder's name can have.
 _LONGEST_NAME = 255
 
 
@@ -44,7 +44,7 @@ class RawSplit:
     class_names: tuple[str, ...] | None = None
     """The classes that the source declares; integer labels are positions in it."""
     jpeg: bool = False
-    """Some of the images were JPEG files."""
+    """Whether some of the images were JPEG files."""
 
 
 class Found(NamedTuple):

@@ -39,7 +39,8 @@ class Provenance(TypedDict):
 
 
 def provenance(machine: Machine) -> Provenance:
-    """Of a run on `machine`. Call it when the work starts: the source tree may have moved on when it ends."""
+    """The provenance of a run on `machine`. Call this when the work starts: the source tree may have changed
+    by its end."""
     return {
         "command": _command(),
         "commit": _commit(),

@@ -30,7 +30,7 @@ def opening(task: Task, method: Method, done: int = 0) -> Iterator[str]:
 
 
 def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machine) -> str:
-    """About how long so many images take, forward and backward, as a moment's measurement has it."""
+    """About how long so many images take, forward and backward, by a brief measurement."""
     seconds = passes * seconds_per_image(network, data.image_shape, data.classes, machine)
     if machine.compile:
         return f"less than {duration(seconds)}, as compiled code is faster; a measured estimate follows"
@@ -38,7 +38,7 @@ def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machi
 
 
 def counts(data: ImageDataset) -> str:
-    """The images of each class, or between which numbers they are."""
+    """The number of images in each class, or the range of these numbers."""
     sizes = [len(members) for members in data.indices_by_class]
     if data.classes <= _COUNTED:
         pairs = zip(data.class_names, sizes, strict=True)

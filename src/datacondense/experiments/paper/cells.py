@@ -50,7 +50,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured once: networks trained on condensed sets, or on everything."""
+    """One measurement: networks trained on condensed sets, or on the whole training set."""
 
     data: str
     """A name that `load_dataset` knows."""
@@ -61,11 +61,11 @@ class Cell:
     recipe: Recipe | None
     """How it is trained; None: as the condensed set's own recipe says, which its method learned."""
     seeds: tuple[int, ...]
-    """Of the sets, and of the networks trained on each."""
+    """Seeds of the sets and of the networks trained on each."""
     trials: int
     """Networks trained on each set."""
     scale: str
-    """What the reduction against the paper's protocol is called."""
+    """The name of the reduction of the paper's protocol."""
 
     def configuration(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""

@@ -115,7 +115,7 @@ def _run_in_processes(
             check_stop()
             progress.look()
     if failed := sum(child.exitcode != 0 for child in children):
-        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
+        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command continues")
 
 
 def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine) -> None:
@@ -165,7 +165,7 @@ class _Worker:
             raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
 
     def _attempt(self, entry: Entry) -> bool:
-        """Do what there is to do for a cell, but for what others are at; False where that is nothing."""
+        """Do the open work of a cell, except what others are doing; False if there is none."""
         cell = entry.cell
         with claimed(self.folders.results / ".claims" / cell.id) as mine:
             if not mine:

@@ -136,7 +136,7 @@ class Table:
     """What rows and columns are."""
     entries: Callable[[Scale], list[Entry]]
     costs: bool = False
-    """Whether time and memory of condensing stand beside the accuracies."""
+    """Whether time and memory of condensing are listed with the accuracies."""
     alike: bool = False
     """Whether its numbers are compared with each other, so that only equally long runs may stand in it."""
 

@@ -60,8 +60,8 @@ def whole_list_correlation(row: Mapping[str, Any], whole: Mapping[str, Any]) -> 
 def compared(
     ranking: Sequence[Measured], whole: Sequence[Measured], sample: Sequence[str], top: int
 ) -> dict[str, Any]:
-    """A proxy beside the whole set: the best network it found, and rank correlations over the sample and
-    over its `top` best.
+    """A proxy compared with the whole set: the best network it found, and rank correlations over the sample
+    and over its `top` best.
     """
     on_whole = {measured.label: measured for measured in whole}
     found = on_whole.get(ranking[0].label) if ranking else None

@@ -55,12 +55,12 @@ class Search:
     sample: int = 12
     """Networks spread over the space that are also trained on the whole set. The paper trains all 720."""
     top: int = 10
-    """The best so many of every proxy are also trained on the whole set; the paper correlates over 10."""
+    """How many of the best of every proxy are also trained on the whole set; the paper correlates over 10."""
     validation: float = 0.1
     """The part of each class of the training images that ranks networks and trains none. The paper ranks by
     test accuracy."""
     test_images: int | None = None
-    """So many of the test images, drawn by the seed, measure what was found; all unless given."""
+    """Test images, drawn by the seed, that measure the networks found; all unless given."""
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -81,7 +81,7 @@ class Stage:
     training: ImageDataset
     recipe: Recipe
     images: int
-    """What has to be stored: different images."""
+    """Different images, which have to be stored."""
     identity: dict[str, Any]
     """What two processes must agree on to share the stage's study."""
     cost: RunResult | None = None
