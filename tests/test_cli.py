@@ -17,7 +17,7 @@ from PIL import Image
 from datacondense import CondensedDataset
 from datacondense.cli import main
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 QUICK = ["--network", "convnet(width=3,depth=1)", "--iterations", "2", "--precision", "float32"]
 

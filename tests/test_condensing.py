@@ -188,6 +188,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_real_process_is_stopped_and_goes_on_to_the_same_bytes(how: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "stopped")
@@ -316,6 +317,7 @@ def test_random_selection_keeps_real_images_and_their_indices() -> None:
         run(method=RandomSelection(), ipc=21)
 
 
+@pytest.mark.slow
 def test_condensing_helps(tiny_network: ConvNet) -> None:
     """The distance falls: on the same networks it is smaller for learned images than for noise."""
     from datacondense.methods import Task

@@ -34,6 +34,8 @@ from datacondense.methods import Task
 from datacondense.networks import Architecture, freeze_batchnorm
 from datacondense.randomness import global_stream, stream
 
+pytestmark = pytest.mark.slow
+
 EXACT = Machine(torch.device("cpu"), "float64", micro_batch=4)
 CLASSES = 3
 METHOD = DatasetDistillation(iterations=6, step_size=0.1, real_batch=24)

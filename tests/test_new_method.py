@@ -17,6 +17,8 @@ from PIL import Image
 import datacondense
 from datacondense import CondensedDataset
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 NETWORK = "convnet(width=3,depth=1)"
 CONDENSE = ["condense", "digits", "--ipc", "2", "--method", "first-look", "--iterations", "4", "--network",

@@ -36,7 +36,7 @@ from datacondense.reading import pack_tensors, read_tensors
 from dying import Drift, run, run_old
 from pictures import fill
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 def content(folder: Path) -> dict[str, bytes]:
