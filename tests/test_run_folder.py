@@ -175,7 +175,7 @@ def test_one_process_works_in_a_folder(tmp_path: Path, whole: dict[str, bytes]) 
 
 def test_an_interrupt_says_what_was_kept(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    assert stopped(folder, 0).__notes__ == ["nothing was kept, for the first iteration had not ended"]
+    assert stopped(folder, 0).__notes__ == ["nothing was kept, because the first iteration had not ended"]
     assert not folder.parent.exists()
     kept = f"2 of 3 iterations are kept in {folder}; the same command with --resume continues"
     assert stopped(folder, 2).__notes__ == [kept]

@@ -1,4 +1,4 @@
-"""`datacondense compare`: several condensed sets, tested alike."""
+"""`datacondense compare`: several condensed sets, tested under equal conditions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
-    """Evaluate several condensed sets alike, each by its recipe, on the test images of the first."""
+    """Evaluate several condensed sets, each by its recipe, on the test images of the first."""
     output.check()
     if len(set(folders)) < max(2, len(folders)):
         raise UsageError("comparing takes two or more different folders that `condense` wrote")

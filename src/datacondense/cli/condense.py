@@ -46,7 +46,7 @@ def run(
     ] = None,
     resume: Annotated[Switch, arg(help="Continue from the checkpoint in the output folder.")] = False,
     overwrite: Annotated[Switch, arg(help="Replace what an earlier run left in the output folder.")] = False,
-    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
+    quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:

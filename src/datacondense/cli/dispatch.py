@@ -113,7 +113,7 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
             run(*arguments, **settings)
         except SystemExit as ended:
             raise DatacondenseError(
-                f"code that the run called, that of your network say, ended it by sys.exit({ended.code!r})"
+                f"code that the run called, such as your network's, ended it with sys.exit({ended.code!r})"
             ) from ended
 
     return guarded

@@ -70,7 +70,7 @@ class DataFlags:
 
 
 def remembered(condensed: CondensedDataset) -> Source:
-    """Where the real images behind a condensed set were read from, and how; by their name, if from memory."""
+    """The source of the real images behind a condensed set; their name alone, if they came from memory."""
     return condensed.source or Source(condensed.data.name, split_seed=condensed.record["seed"])
 
 
@@ -91,14 +91,14 @@ class TrainingFlags:
     """Which networks are trained on condensed sets, how, and where they are tested."""
 
     data: Annotated[str | None, arg(metavar="DATA")] = None
-    """Where the real test images are; where the (first) set was condensed from, unless given."""
+    """The real test images; those of the data behind the (first) set unless given."""
     networks: Annotated[str, arg(metavar="NETWORK,…", help=f"To train afresh: {KNOWN_NETWORKS}.")] = "convnet"
     trials: int = 20
     """Networks of each kind for each set; the paper trains 20. Two or more show the noise."""
     epochs: int | None = None
     """Passes over the set; those of its recipe unless given. State them with the number."""
     quiet: bool = False
-    """Say nothing of what runs and how long it takes."""
+    """Do not print what runs and how long it takes."""
 
     def chosen(self) -> dict[str, Network]:
         """The networks, by the names they were given.
@@ -142,7 +142,7 @@ class MachineFlags:
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Of convolutions on real images and in training; auto measures what this machine does best."""
+    """Precision of convolutions on real images and in training; auto measures what is fastest here."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile code that runs often; auto does so if the work is long and there is a C++ compiler."""
     threads: int | None = None

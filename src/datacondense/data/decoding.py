@@ -38,7 +38,7 @@ Picture = bytes | Path | Image.Image
 
 
 class Decoded(NamedTuple):
-    """What `decode_all` returns."""
+    """The result of `decode_all`."""
 
     images: UInt8[Tensor, "n c h w"]
     jpeg: bool

@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True)
 class Reading:
-    """What the user said about how to read a source."""
+    """The user's settings for reading a source."""
 
     image_column: str | None = None
     label_column: str | None = None
@@ -38,9 +38,9 @@ class RawSplit:
     images: Shaped[Tensor, "n c h w"]
     labels: Sequence[object]
     where: str
-    """How an error calls the split: `pictures/train`."""
+    """The name of the split in errors: `pictures/train`."""
     item: Callable[[int], str]
-    """How an error calls image i: `pictures/train/cat/3.png`."""
+    """The name of image i in errors: `pictures/train/cat/3.png`."""
     class_names: tuple[str, ...] | None = None
     """The classes that the source declares; integer labels are positions in it."""
     jpeg: bool = False
@@ -48,7 +48,7 @@ class RawSplit:
 
 
 class Found(NamedTuple):
-    """What a source holds."""
+    """The content of a source."""
 
     train: RawSplit
     test: RawSplit | None = None

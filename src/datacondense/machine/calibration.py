@@ -68,8 +68,8 @@ def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
 
 
 def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Of a block of the paper's ConvNet, forward and backward: the fastest of a few runs; infinity if the
-    device does not compute in `dtype`."""
+    """Seconds for an image in a block of the paper's ConvNet, forward and backward: the fastest of a few
+    runs; infinity if the device does not compute in `dtype`."""
     best = float("inf")
     with suppress(RuntimeError, TypeError):
         images = torch.zeros(size, 128, 16, 16, device=device, dtype=dtype, requires_grad=True)

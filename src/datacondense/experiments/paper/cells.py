@@ -55,11 +55,11 @@ class Cell:
     data: str
     """A name that `load_dataset` knows."""
     sets: Sets | None
-    """None: the whole training set."""
+    """What the networks are trained on; None: the whole training set."""
     network: Network
     """The network that is trained afresh and tested."""
     recipe: Recipe | None
-    """How it is trained; None: as the condensed set's own recipe says, which its method learned."""
+    """The recipe by which it is trained; None: the condensed set's own, which its method learned."""
     seeds: tuple[int, ...]
     """Seeds of the sets and of the networks trained on each."""
     trials: int

@@ -37,7 +37,7 @@ POLL = 2.0
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a table's work lies; processes and machines that share it share the work."""
+    """The folders of a table's work; processes and machines that share them share the work."""
 
     results: Path
     """`TABLE/CELL.json`, to be kept."""
@@ -266,7 +266,7 @@ class _Evaluation(Provenance):
 
 
 class _Set(TypedDict):
-    """What is measured on one set."""
+    """The measurements on one set."""
 
     accuracies: list[Fraction]
     condensed: NotRequired[_Condensed]
@@ -274,7 +274,7 @@ class _Set(TypedDict):
 
 
 def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
-    """What is measured of a cell, by seed."""
+    """The measurements of an unfinished cell, by seed."""
     try:
         found = read_json(path, dict[str, _Set])
         if not found.keys() <= set(map(str, cell.seeds)):

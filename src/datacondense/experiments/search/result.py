@@ -25,7 +25,7 @@ class Measured:
     test: float | None
     """Accuracy on the test images, of networks trained on the whole set; None on a proxy."""
     seconds: float
-    """Of training and measuring."""
+    """Seconds of training and measuring."""
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """With two digits; a dash where it is not defined."""
+    """A number with two digits; a dash where it is not defined."""
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 

@@ -38,7 +38,7 @@ class WholeSetNetwork:
     task: Task
     learner: Learner
     forgotten: Float[Tensor, " n"]
-    """How often each image was classified correctly at one presentation and wrongly at the next."""
+    """The number of times each image was classified correctly at one presentation and wrongly at the next."""
     learned: Bool[Tensor, " n"]
     """Whether it was classified correctly at any presentation."""
 
