@@ -73,6 +73,7 @@ def test_the_selection_on_the_page_for_contributors_works() -> None:
     assert condensed.record["indices"] == first.tolist()
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     library, core = python_on("README.md")

@@ -44,6 +44,8 @@ from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
 from datacondense.machine.processor import hardware
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)
 SETS = Sets("digits", GradientMatching(iterations=1), 1, TINY)

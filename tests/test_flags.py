@@ -21,6 +21,8 @@ from datacondense.cli import main
 from datacondense.cli.dispatch import VERBS
 from datacondense.experiments.continual import Continual
 
+pytestmark = pytest.mark.slow
+
 FAST = ["--trials", "1", "--epochs", "1", "--precision", "float32"]
 QUICK = "--network mlp(width=4) --iterations 1 --precision float32 --quiet"
 

@@ -75,7 +75,7 @@ def run(
         UNSAID,
         arg(metavar="DIR", help="Write metrics, pictures and settings there for TensorBoard, meanwhile."),
     ] = None,
-    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
+    quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
