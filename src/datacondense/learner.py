@@ -246,8 +246,9 @@ class Learner:
 
         def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
             with self.machine.autocast():
-                compiled = fast is not None and len(images) in batch_sizes
-                found: Tensor = fast(images) if compiled else embed(self.module, images)
+                found: Tensor = (
+                    fast(images) if fast and len(images) in batch_sizes else embed(self.module, images)
+                )
             return found.to(images.dtype)
 
         return run

@@ -1,1 +1,1 @@
-"""What methods share: initial images, loops, optimisers of images, networks trained on whole sets, features."""
+"""What methods share: initial images, loops, image optimisers, whole-set networks, features."""
