@@ -4,13 +4,16 @@ PYTHON ?= python3
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN := .venv/bin
 
-.PHONY: demo test lint docs package benchmark clean
+.PHONY: demo test test-fast lint docs package benchmark clean
 
 demo: .venv/user
 	$(BIN)/python examples/demo.py
 
 test: .venv/developer
 	$(BIN)/pytest -n 2
+
+test-fast: .venv/developer
+	$(BIN)/pytest -n 2 -m 'not slow'
 
 lint: .venv/developer
 	$(BIN)/ruff check src tests examples

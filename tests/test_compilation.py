@@ -18,10 +18,13 @@ from torch._dynamo.utils import counters
 from conftest import toy_dataset
 from datacondense import (
     ConvNet,
+    DistributionMatching,
     GradientMatching,
+    ImageDataset,
     Learner,
     LeNet,
     Machine,
+    RandomSelection,
     Recipe,
     condense,
     evaluate,
@@ -33,6 +36,7 @@ from datacondense.machine.compilation import compiler
 from datacondense.methods import Task
 from datacondense.methods.parts.whole_set import whole_set_network
 from datacondense.randomness import stream
+from dying import Drift
 
 pytestmark = [
     pytest.mark.usefixtures("untouched_random_state", "unchecked_types"),
@@ -65,6 +69,18 @@ def test_compiled_condensing_agrees_and_is_compiled_once() -> None:
     # S (6) in the inner loop; nothing more for three networks, three classes and two matchings.
     assert counters["stats"]["unique_graphs"] == 3
     assert (compiled - plain).norm() <= 1e-4 * plain.norm()
+
+
+@needs_compiler
+def test_compiled_features_give_the_same_images() -> None:
+    method = DistributionMatching(iterations=3, real_batch=8, image_learning_rate=0.1)
+    images = []
+    for machine in (PLAIN, COMPILED):
+        torch._dynamo.reset()
+        counters.clear()
+        images.append(condense(toy_dataset(), 2, method, NETWORK, machine=machine).images)
+    assert counters["stats"]["unique_graphs"] == 2  # the real batch, and the images of a class
+    assert (images[1] - images[0]).norm() <= 1e-4 * images[0].norm()
 
 
 @needs_compiler
@@ -227,6 +243,27 @@ def test_the_command_line_says_so_in_one_line(monkeypatch, tmp_path, capsys) -> 
     )
     line = "datacondense: running without compilation, several times slower: no compiler here\n"
     assert capsys.readouterr().err == line, "and nothing else, as --quiet asks for"
+
+
+@needs_compiler
+def test_a_method_that_says_nothing_of_its_passes_is_compiled_where_it_pays() -> None:
+    class Silent(Drift):
+        """Its steps take no time, but nobody knows."""
+
+        name = "silent"
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (1000, 1, 32, 32), dtype=torch.uint8, generator=generator)
+    data = ImageDataset.create(images, torch.arange(1000) % 4)
+    undecided = replace(PLAIN, compile=None)
+    for iterations, compiled in ((90, False), (110, True)):  # 1000 images in each step
+        condensed = condense(data, 1, Silent(iterations), NETWORK, machine=undecided)
+        assert condensed.record["compiled"] == compiled
+    # A selection takes no steps; distribution matching sees as many images in few steps as in many.
+    selected = condense(data, 1, RandomSelection(), NETWORK, machine=undecided)
+    assert not selected.record["compiled"]
+    task = Task(data, 1, NETWORK, 0, undecided)
+    assert DistributionMatching(iterations=110).passes(task) == GradientMatching(110).passes(task)
 
 
 def test_only_work_longer_than_compiling_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

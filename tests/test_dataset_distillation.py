@@ -195,12 +195,21 @@ def test_iterations_are_steps_of_adam_on_the_plain_gradient(digits):
 
 
 def test_minibatches_take_every_real_image_once_per_epoch(digits):
-    method, task = replace(METHOD, real_batch=100), Task(digits, 1, SMOOTH, 0, EXACT)
-    epochs = [[method._minibatch(task, 3 * epoch + batch) for batch in range(3)] for epoch in range(2)]
-    for epoch in epochs:
-        assert [len(batch) for batch in epoch] == [100, 100, 40]
+    seen = []
+
+    class Watched(Task):
+        def real_images(self, indices):
+            seen.append(indices)
+            return super().real_images(indices)
+
+    method, task = replace(METHOD, real_batch=100), Watched(digits, 1, MLP(width=4), 0, EXACT)
+    state = method.init(task)
+    for k in range(6):
+        method.step(task, state, k)
+    assert [len(batch) for batch in seen] == [100, 100, 40] * 2
+    for epoch in (seen[:3], seen[3:]):
         assert torch.equal(torch.cat(epoch).sort().values, torch.arange(240))
-    assert not torch.equal(epochs[0][0], epochs[1][0])
+    assert not torch.equal(seen[0], seen[3])
 
 
 @pytest.mark.parametrize("weights", ["random", "fixed"])

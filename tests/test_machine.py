@@ -25,7 +25,7 @@ from datacondense import (
     load_dataset,
 )
 from datacondense.experiments.benchmark import plain_gradient, plain_image_gradient
-from datacondense.machine.calibration import Calibration, _measured
+from datacondense.machine.calibration import Calibration, MicroBatch, best_size, measure
 from datacondense.machine.processor import hardware
 from datacondense.machine.provenance import provenance
 from datacondense.methods import Task
@@ -142,10 +142,9 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
         return plain(images, *args, **kwargs)
 
     monkeypatch.setattr(F, "conv2d", only_float32)
-    assert not _measured(torch.device("cpu")).bfloat16
+    assert not measure(torch.device("cpu")).bfloat16
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -156,14 +155,12 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_pieces_are_of_the_size_that_the_cache_holds_best(
-    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+    seconds: dict[MicroBatch, float], expected: int
 ) -> None:
-    monkeypatch.setattr(
-        "datacondense.machine.calibration._seconds_per_image", lambda _, __, size: seconds[size]
-    )
-    assert _measured(torch.device("cpu")).micro_batch == expected
+    assert best_size(seconds) == expected
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> None:
     # In a process of its own: where earlier tests have kept a free block of this size, it is never returned.
     program = """if True:

@@ -80,7 +80,7 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
     program = [sys.executable, dying.__file__, str(tmp_path), how]
     done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    for scenario, (method, _) in dying.SCENARIOS.items():
+    for scenario, (method, _, every) in dying.SCENARIOS.items():
         *dead, survivor = sorted((tmp_path / scenario).glob("[0-9]*"))
         assert len(dead) >= {"kill": 30, "full": 6}[how], "operations were not counted"
         whole, old = content(survivor), content(tmp_path / scenario / "old")
@@ -95,11 +95,11 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
                 CondensedDataset.load(folder)
                 assert found.items() >= old.items() or found.items() >= whole.items(), folder
             shutil.copytree(folder, again := folder.with_name(f"{folder.name} overwritten"))
-            run(again, method, overwrite=True)
+            run(again, method, overwrite=True, snapshot_every=every)
             assert content(again) == whole, folder
             if TENSORS in found and not {CHECKPOINT, PREVIOUS} & found.keys():
                 continue  # there is nothing to resume: the run had kept nothing yet, or was finished
-            run(folder, method, resume=True)
+            run(folder, method, resume=True, snapshot_every=every)
             assert content(folder) == whole, folder
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from types import FrameType
 
 #: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
@@ -36,16 +35,6 @@ def pause(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
         check_stop()
-
-
-def stop_processes(processes: Sequence[BaseProcess]) -> None:
-    """Send SIGTERM to those that live, and wait until they have saved their work: 30 seconds at most."""
-    started = [process for process in processes if process.pid is not None]
-    for process in started:
-        process.terminate()
-    end = time.monotonic() + 30
-    for process in started:
-        process.join(max(0.0, end - time.monotonic()))
 
 
 @contextmanager

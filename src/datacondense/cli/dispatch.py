@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -24,19 +25,23 @@ VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
     "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "relabel": "Give a condensed set soft labels, by networks trained on all real images.",
+    "report": "Make one page of condensed sets: images, accuracy, progress, settings, code.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
     "paper": "Measure a table of the paper and set it beside the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",
-    "list": "List the methods, networks and datasets that have names.",
+    "export": "Write a condensed set for other tools: PNG, NumPy, PyTorch, parquet, DD-Ranking.",
+    "import": "Read a condensed set that others published: DC, DSA, DM, IDC, DREAM, MTT, …",
+    "list": "List the methods, networks, datasets and ready sets that have names.",
     "doctor": "Print what belongs in a bug report: versions, machine, data, caches.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
-CONTINUING, KEPT = ("paper", "search"), "what was finished is kept; the same command continues"
+CONTINUING, KEPT = ("paper", "search", "relabel"), "what was finished is kept; the same command continues"
 
 #: Shells for which tyro writes completion.
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -146,11 +151,16 @@ def _say(verb: str, message: str, error: BaseException) -> None:
     print("datacondense:", "; ".join([message, *notes]), file=sys.stderr)
 
 
+def module_of(verb: str) -> str:
+    """The module with the `run` of a verb; `import_`, since Python keeps the word."""
+    return f"datacondense.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}"
+
+
 def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
     """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS)
-    run: Callable[..., None] = import_module(f"datacondense.cli.{verb}").run
+    run: Callable[..., None] = import_module(module_of(verb)).run
     if verb in METHOD_FLAGS:
         from datacondense.cli.settings import take_settings  # imports the methods
 

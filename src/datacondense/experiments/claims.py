@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from datacondense.experiments.workers import heartbeat
 from datacondense.reading import Damaged, read_json
 
 #: Seconds between two signs of life.
@@ -44,20 +44,15 @@ def claimed(path: Path) -> Iterator[bool]:
     if not (_create(path, mine) or (_clear_stale(path) and _create(path, mine))):
         yield False
         return
-    over = threading.Event()
 
-    def beat() -> None:
-        while not over.wait(HEARTBEAT):
-            with suppress(OSError):
-                os.utime(path)
+    def touch() -> None:
+        with suppress(OSError):
+            os.utime(path)
 
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
     try:
-        yield True
+        with heartbeat(HEARTBEAT, touch):
+            yield True
     finally:
-        over.set()
-        heart.join()
         with suppress(Damaged):
             if _read(path) == mine:
                 path.unlink(missing_ok=True)

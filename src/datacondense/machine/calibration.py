@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -42,14 +43,15 @@ def calibration(device: torch.device) -> Calibration:
     path = cache_folder() / f"machine-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, Damaged):
         return read_json(path, Calibration)
-    measured = _measured(device)
+    measured = measure(device)
     with suppress(OSError, DatacondenseError):  # measured again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"machine": key, **asdict(measured)})
     return measured
 
 
-def _measured(device: torch.device) -> Calibration:
+def measure(device: torch.device) -> Calibration:
+    """The choices for `device`, measured now."""
     # Turn by turn, the best of each: other work on the machine must not decide which is faster.
     rounds = [[_seconds_per_image(device, dtype, 32) for dtype in (torch.float32, torch.bfloat16)]
               for _ in range(3)]  # fmt: skip
@@ -57,10 +59,12 @@ def _measured(device: torch.device) -> Calibration:
     bfloat16 = float32 / bfloat16_seconds > _WORTHWHILE
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
-    seconds = {size: _seconds_per_image(device, dtype, size) for size in sizes}
-    # 32 is known to be good; another size must show that it is better.
-    best = min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
-    return Calibration(bfloat16, best)
+    return Calibration(bfloat16, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
+
+
+def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
+    """The size whose images take least; 32 is known to be good, and another must be better by a tenth."""
+    return min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
 
 
 def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:

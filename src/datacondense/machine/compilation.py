@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from datacondense.errors import DatacondenseWarning
 from datacondense.stopping import at_once
 
+#: What the compiler hears from PyTorch where it looks at augmented images.
+_NO_LEAF = "The .grad attribute of a Tensor that is not a leaf"
+
 
 class Compiled:
     """`compute` of a network, its first argument; compiled while that works, else as it is.
@@ -56,7 +59,8 @@ class Compiled:
         graph = (images.shape, torch.is_grad_enabled(), self.network.training)
         try:
             if graph not in self.checked:
-                with at_once():  # it compiles, for up to minutes
+                with at_once(), warnings.catch_warnings():  # it compiles, for up to minutes
+                    warnings.filterwarnings("ignore", _NO_LEAF)
                     agrees = self._agrees(self.attempt, images, *inputs)
                 if not agrees:
                     return self._give_up("its results are not those of the plain network", images, *inputs)

@@ -60,19 +60,20 @@ class DistributionMatching(LearnedImages):
         """One network: D = Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², one step of gradient descent on the images."""
         learner = task.learner(k)  # θ ∼ P
         learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k))
+        f = learner.embedding(self.real_batch, task.ipc)
         S, slopes = state.images, torch.zeros_like(state.images)
         distances: list[Tensor] = []
         for c in range(task.real.classes):
             transform = task.siamese(self.siamese, k, c)
             with torch.no_grad():
                 real = transform(task.real_batch(c, self.real_batch, k))  # B_c^T
-                goal = learner.embed(real).mean(0)  # mean f(B_c^T)
+                goal = f(real).mean(0)  # mean f(B_c^T)
             rows = slice(c * task.ipc, (c + 1) * task.ipc)
             images = S[rows].clone().requires_grad_()
-            distance = (learner.embed(transform(images)).mean(0) - goal).square().sum()
+            distance = (f(transform(images)).mean(0) - goal).square().sum()
             (slopes[rows],) = torch.autograd.grad(distance, images)
             distances.append(distance.detach())
-            task.progress.advance(self.real_batch)
+            task.progress.advance(len(real))
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         S, velocity = descent.step(S, state.momentum, slopes)
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances))}

@@ -144,7 +144,7 @@ def _opening(experiment: Experiment, trials: int) -> Iterator[str]:
     yield time_ahead(passes, experiment.network, first, experiment.machine)
 
 
-class _Task(TypedDict):
+class _TaskSettings(TypedDict):
     train: dict[str, Any]
     test: dict[str, Any]
     outputs: list[int]
@@ -160,7 +160,7 @@ class _Method(TypedDict):
 class _Settings(TypedDict):
     """`Experiment.record` and the first seed."""
 
-    tasks: dict[str, _Task]
+    tasks: dict[str, _TaskSettings]
     memory: int
     method: _Method
     distillation: bool

@@ -24,11 +24,12 @@ from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
+from datacondense.experiments.workers import processes
 from datacondense.files import write_json
 from datacondense.machine import Machine
 from datacondense.machine.provenance import Provenance
 from datacondense.reading import Amount, Damaged, Fraction, read_json
-from datacondense.stopping import check_stop, pause, stop_processes, stoppable
+from datacondense.stopping import check_stop, pause, stoppable
 
 #: Seconds before looking again whether what others work on is done.
 POLL = 2.0
@@ -108,24 +109,16 @@ def _run_in_processes(
     progress: _Progress,
 ) -> None:
     threads = max(1, torch.get_num_threads() // workers)
-    context = multiprocessing.get_context("spawn")
-    arguments = (table, entries, folders, machine, threads)
-    children = [context.Process(target=_child, args=arguments) for _ in range(workers)]
-    try:
-        for child in children:
-            child.start()
+    with processes(_child, (table, entries, folders, machine), workers, threads) as children:
         while working := [child.sentinel for child in children if child.is_alive()]:
             multiprocessing.connection.wait(working, timeout=0.5)
             check_stop()
             progress.look()
-    finally:
-        stop_processes(children)
     if failed := sum(child.exitcode != 0 for child in children):
         raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
 
 
-def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine) -> None:
     sys.stderr = _Lines()
     try:
         with stoppable(), warnings_in_one_line():
@@ -231,7 +224,7 @@ class _Worker:
         made = run_result(self.folders.set(cell.sets, seed))
         return {
             "accuracies": result["accuracies"],
-            "condensed": {"seed": seed, "recipe": asdict(training.recipe), "run": made},
+            "condensed": {"seed": seed, "recipe": training.recipe.record(), "run": made},
             "run": result["run"],
         }
 

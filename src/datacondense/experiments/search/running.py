@@ -45,6 +45,7 @@ from datacondense.experiments.search.study import (
     open_storage,
     without_password,
 )
+from datacondense.experiments.workers import processes
 from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.learner import Learner
 from datacondense.machine import Machine
@@ -52,7 +53,7 @@ from datacondense.machine.provenance import provenance
 from datacondense.progress import Progress
 from datacondense.progress.opening import circumstances, counts
 from datacondense.randomness import global_stream, stream
-from datacondense.stopping import pause, stop_processes, stoppable
+from datacondense.stopping import pause, stoppable
 
 RESULT = "search.json"
 PLOT = "search.png"
@@ -101,7 +102,7 @@ class _Job:
         with global_stream(self.seed, f"search weights {point.label}"):
             learner = Learner.for_images(point.network, data.image_shape, data.classes, machine).draw()
             order = stream(self.seed, f"search order {point.label}")
-            learner.train(data.images, data.labels, recipe, order, prepare=data.normalise)
+            learner.train(data.images, data.targets, recipe, order, prepare=data.normalise)
         parts = (self.validation, self.test) if stage.name == WHOLE else (self.validation,)
         found = [learner.accuracy(part.images, part.labels, prepare=data.normalise) for part in parts]
         return found[0], found[1] if len(found) > 1 else None
@@ -245,7 +246,7 @@ def _row(stage: Stage, ranking: Sequence[Measured], failed: dict[str, str]) -> d
     return {
         "images": stage.images,
         "steps": stage.steps,
-        "recipe": {name: value for name, value in asdict(stage.recipe).items() if name != "step_sizes"},
+        "recipe": {name: value for name, value in stage.recipe.record().items() if name != "step_sizes"},
         "made by": stage.cost,
         "networks": len(ranking),
         "failed": failed,
@@ -259,24 +260,19 @@ def _helpers(job: _Job, count: int) -> Iterator[None]:
     """`count` more processes that take trials until all stages are done; the threads are shared out."""
     threads = torch.get_num_threads()
     share = max(1, threads // (count + 1))
-    context = multiprocessing.get_context("spawn")
-    helpers = [context.Process(target=_help, args=(job, share), daemon=True) for _ in range(count)]
+    if count:
+        torch.set_num_threads(share)
     try:
-        if helpers:
-            torch.set_num_threads(share)
-        for helper in helpers:
-            helper.start()
-        yield
-        while any(helper.is_alive() for helper in helpers):
-            pause(POLL)
+        with processes(_help, (job,), count, share) as helpers:
+            yield
+            while any(helper.is_alive() for helper in helpers):
+                pause(POLL)
     finally:
         torch.set_num_threads(threads)
-        stop_processes(helpers)
 
 
-def _help(job: _Job, threads: int) -> None:
+def _help(job: _Job) -> None:
     """What a helper process does: the work of all stages, as their plans come."""
-    torch.set_num_threads(threads)
     with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:

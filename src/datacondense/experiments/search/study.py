@@ -8,9 +8,9 @@ does not matter which process dies, or when.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +21,7 @@ import torch
 from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
+from datacondense.experiments.workers import heartbeat
 from datacondense.progress import Progress
 from datacondense.randomness import stream
 from datacondense.stopping import check_stop, pause
@@ -297,22 +298,14 @@ class SharedStudy:
 
     @contextmanager
     def _signs_of_life(self, trial: Trial) -> Iterator[None]:
-        over = threading.Event()
+        numbers = itertools.count(1)
 
         def beat() -> None:
-            number = 0
-            while not over.wait(self._heartbeat):
-                number += 1
-                with suppress(OptunaError, SQLAlchemyError):  # the next one may come through
-                    trial.set_user_attr("beat", number)
+            with suppress(OptunaError, SQLAlchemyError):  # the next one may come through
+                trial.set_user_attr("beat", next(numbers))
 
-        heart = threading.Thread(target=beat, daemon=True)
-        heart.start()
-        try:
+        with heartbeat(self._heartbeat, beat):
             yield
-        finally:
-            over.set()
-            heart.join()
 
 
 def _key(values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
