@@ -1,7 +1,7 @@
 """The documentation site: Sphinx, MyST and furo over the pages of this repository. `make docs` builds it.
 
-The source folder is the repository itself, so that a link to another page, to the records or to the source works
-on the site as it does in a checkout.
+The source folder is the repository itself, so that a link to another page, to the records or to the source
+works on the site as it does in a checkout.
 """
 
 import re

@@ -1,9 +1,9 @@
 """Blocks of code and commands on the pages, and the settings that make them short enough to be run in tests.
 
-Every block runs: Python in one namespace per page, in which `dc` and `real` (small MNIST) are known; lines
-`datacondense …` in this process; a block that needs a shell in bash. Known datasets are small ones of the same
-names. What `short` and `short_python` leave too long, or what cannot run, is said before the block in a comment, which
-readers of the page do not see:
+Every block runs: Python in one namespace per page, in which `dc`, `torch` and `real` (small MNIST) are
+known; lines `datacondense …` in this process; a block that needs a shell in bash. Known datasets are small
+ones of equal names. What `short` and `short_python` leave too long, or what cannot run, is said in a
+comment before the block, which no reader of the page sees:
 
     <!-- tiny: trials=5 → trials=1; "mnist" → "digits" -->   replacements, each of which must apply
     <!-- skip: needs a database -->                           not run, and why
@@ -31,13 +31,20 @@ PAGES = [
 #: Languages of blocks that are commands; those indented by four spaces are such where a line calls us.
 SHELLS = ("console", "sh", "bash", "shell")
 SMALL = "convnet(width=4,depth=1)"
+#: The flag of a verb that names networks: small ones are named, unless the page has some of its own.
+_NETWORKS = {
+    "condense": "--network",
+    "evaluate": "--networks",
+    "compare": "--networks",
+    "continual": "--network",
+}
 #: What is added to a command of a verb.
 _SHORTER = {
-    "condense": f"--network {SMALL}",
-    "evaluate": f"--networks {SMALL} --trials 2 --epochs 1",
-    "compare": f"--networks {SMALL} --trials 2 --epochs 1",
-    "continual": f"--network {SMALL} --updates 1 --fine-tuning-epochs 1 --trials 1 --memory 1",
-    "search": "--validation 0.5 --sample 2 --top 1 --epochs 1 --whole-updates 1 --trials 2 --ipc 1",
+    "evaluate": "--trials 2 --epochs 1",
+    "compare": "--trials 2 --epochs 1",
+    "continual": "--updates 1 --fine-tuning-epochs 1 --trials 1 --memory 1",
+    "search": "--sampler random --trials 2 --sample 2 --top 1 --epochs 1 --whole-updates 1 --validation 0.5"
+    " --ipc 1",
     "paper": "--dry-run",
     "benchmark": "--repeats 1",
 }
@@ -117,6 +124,8 @@ def short(words: list[str]) -> list[str]:
         if word == "--ipc" and int(words[position + 1]) > 2:
             words[position + 1] = "2"
     words += shlex.split(_SHORTER.get(words[0], ""))
+    if (network := _NETWORKS.get(words[0])) and not any(":" in word or "(" in word for word in words):
+        words += [network, SMALL]
     flag = {"condense": "--method", "continual": "--memory-method"}.get(words[0])
     if flag:
         method = METHODS[words[words.index(flag) + 1] if flag in words else "gradient-matching"]

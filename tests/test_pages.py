@@ -80,7 +80,8 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
     if "file" in block.marks:
         Path(block.marks["file"]).write_text(block.text)
     elif block.language not in SHELLS:
-        exec(compile("\n" * block.line + short_python(block.text), "page", "exec"), names)
+        code = "\n" * (block.line - 1) + short_python(block.text)
+        exec(compile(code, "page", "exec", dont_inherit=True), names)
     elif all(command.startswith("datacondense ") for command in block.commands):
         for command in block.commands:
             run_command(command)

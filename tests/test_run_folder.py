@@ -329,6 +329,24 @@ def test_checkpoints_from_before_there_was_a_checksum_are_resumed(
     assert content(checkpoints) == whole
 
 
+def test_runs_of_an_earlier_version_are_resumed(checkpoints: Path, whole: dict[str, bytes]) -> None:
+    path = checkpoints / CHECKPOINT
+    about, tensors = read_tensors(path, "checkpoint", dict[str, Any])
+    about["record"]["versions"]["datacondense"] = "0.1.0"
+    path.write_bytes(pack_tensors(tensors, "checkpoint", about))
+    run(checkpoints, resume=True)
+    assert content(checkpoints) == whole
+
+
+def test_artifacts_of_an_earlier_version_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("datacondense.machine.provenance.version", lambda package: "0.1.0")
+        made = run(tmp_path)
+    found = run(tmp_path, resume=True)
+    assert found.record["versions"]["datacondense"] == "0.1.0"
+    assert torch.equal(found.images, made.images)
+
+
 @dataclass(frozen=True)
 class Later(Drift):
     """`Drift` with a setting that came later, as all runs before had it."""

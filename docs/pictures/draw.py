@@ -15,13 +15,13 @@ WIDTH = 680
 STYLE = """
   .panel { fill: #fbfbfa }
   .line { stroke: #565a60; stroke-width: 1.6; fill: none } .head { fill: #565a60 }
-  .box { fill: #eef1f5; stroke: #9aa3ad } .real { fill: #8fa7bf } .made { fill: #d9822b } .best { fill: #2f7d5b }
+  .box { fill: #eef1f5; stroke: #9aa3ad } .real { fill: #8fa7bf } .made { fill: #d9822b }
   .faint { opacity: .35 }
   text { font: 14px system-ui, sans-serif; fill: #22262b } .small { font-size: 12px }
   .strong { font-weight: 600 } .mono { font: 13px ui-monospace, monospace }
   @media (prefers-color-scheme: dark) {
     .panel { fill: #1b1e23 } .line { stroke: #aab2bc } .head { fill: #aab2bc }
-    .box { fill: #2a2f37; stroke: #5c6672 } .real { fill: #7f9bb8 } .made { fill: #f0a04b } .best { fill: #58b48a }
+    .box { fill: #2a2f37; stroke: #5c6672 } .real { fill: #7f9bb8 } .made { fill: #f0a04b }
     text { fill: #e7eaee }
   }
 """
@@ -69,7 +69,8 @@ class Picture:
         body = "\n".join(f"  {part}" for part in self.parts)
         (HERE / f"{self.name}.svg").write_text(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" width="{WIDTH}" '
-            f'height="{self.height}" role="img">\n  <title>{escape(self.title)}</title>\n  <style>{STYLE}  </style>\n'
+            f'height="{self.height}" role="img">\n  <title>{escape(self.title)}</title>\n'
+            f"  <style>{STYLE}  </style>\n"
             f'  <rect width="100%" height="100%" rx="8" class="panel"/>\n{body}\n</svg>\n'
         )
 
@@ -108,8 +109,8 @@ def selection() -> Picture:
 
 
 def matching() -> Picture:
-    p = Picture("matching", "Real and synthetic images of a class go through one network; the distance of their "
-                "gradients changes the synthetic images", 210)  # fmt: skip
+    p = Picture("matching", "Real and synthetic images of a class go through one network; the distance of "
+                "their gradients changes the synthetic images", 210)  # fmt: skip
     p.tiles(30, 36, 8, 3, "real")
     p.text(80, 94, "real batch of a class", "small")
     p.tiles(56, 130, 4, 1, "made")
@@ -166,8 +167,8 @@ def siamese() -> Picture:
 
 
 def evaluation() -> Picture:
-    p = Picture("evaluation", "Fresh networks are trained on the set; their accuracies give a mean, a standard "
-                "deviation and n", 190)  # fmt: skip
+    p = Picture("evaluation", "Fresh networks are trained on the set; their accuracies give a mean, a "
+                "standard deviation and n", 190)  # fmt: skip
     p.tiles(30, 72, 5, 2, "made", 12)
     p.text(66, 124, "condensed set")
     draw = random.Random(3)
