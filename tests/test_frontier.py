@@ -37,6 +37,7 @@ from datacondense.experiments.paper.frontier.points import Point, described, par
 from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.files import is_ours
+from datacondense.machine.processor import hardware
 
 ROOT = Path(__file__).parent.parent
 LEARNS = DistributionMatching(real_batch=8, siamese="none")
@@ -230,8 +231,11 @@ def test_the_cost_is_said_before(folders: Folders, machine: Machine, monkeypatch
     assert needed == pytest.approx([60 + tested, 120 + tested, 0.01 * 2 * 1438 + tested, tested])
     path = folders.results / "frontier" / f"{points[0].id}.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
-    assert estimate_frontier(points, folders, machine) == pytest.approx([0.0, *needed[1:]])
+    for name, pace in (("another machine", 1.0), (hardware(machine.device), 0.25)):
+        run = {"seconds": 0.25 * tested, "hardware": name, "precision": "float32"}
+        path.write_text(json.dumps({"run": run}))
+        expected = [0.0, 120 + pace * tested, pace * needed[2], pace * tested]
+        assert estimate_frontier(points, folders, machine) == pytest.approx(expected)
 
 
 def written(folder: Path, point: Point, mean: float, seconds: float, hardware: str = "a machine") -> None:
