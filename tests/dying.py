@@ -63,11 +63,12 @@ class Drift(Method):
         return Moving(state.images + momentum, state.labels, momentum), metrics
 
 
-#: What is run, with what settings; and whether it replaces an artifact of other settings.
-SCENARIOS: dict[str, tuple[Method, bool]] = {
-    "new": (Drift(), False),
-    "selection": (RandomSelection(), False),
-    "overwriting": (Drift(), True),
+#: What is run, with what settings; whether it replaces an artifact of other settings; after how many
+#: iterations it keeps snapshots.
+SCENARIOS: dict[str, tuple[Method, bool, int | None]] = {
+    "new": (Drift(), False, None),
+    "selection": (RandomSelection(), False, None),
+    "overwriting": (Drift(), True, 2),
 }
 
 
@@ -80,7 +81,7 @@ def run(
 
 def run_old(folder: Path) -> CondensedDataset:
     """The artifact that `overwriting` replaces."""
-    return run(folder, Drift(iterations=2), seed=0)
+    return run(folder, Drift(iterations=2), seed=0, snapshot_every=1)
 
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -103,7 +104,7 @@ def die_at(n: int, folder: Path, how: str) -> None:
     sys.addaudithook(see)
 
 
-def die_everywhere(root: Path, method: Method, overwrite: bool, how: str) -> None:
+def die_everywhere(root: Path, method: Method, overwrite: bool, every: int | None, how: str) -> None:
     """A run for each of its operations, which dies there, and one that survives."""
     run_old(root / "old")
     for n in itertools.count(1):
@@ -113,7 +114,7 @@ def die_everywhere(root: Path, method: Method, overwrite: bool, how: str) -> Non
         if (child := os.fork()) == 0:
             die_at(n, folder, how)
             try:
-                run(folder, method, overwrite=overwrite)
+                run(folder, method, overwrite=overwrite, snapshot_every=every)
             except DatacondenseError as full:
                 os._exit(3 if "cannot write" in str(full) else 1)
             os._exit(0)
@@ -125,8 +126,8 @@ def die_everywhere(root: Path, method: Method, overwrite: bool, how: str) -> Non
 
 def main() -> None:
     condensing.CHECKPOINT_EVERY = 0.0  # after every iteration
-    for scenario, (method, overwrite) in SCENARIOS.items():
-        die_everywhere(Path(sys.argv[1]) / scenario, method, overwrite, sys.argv[2])
+    for scenario, (method, overwrite, every) in SCENARIOS.items():
+        die_everywhere(Path(sys.argv[1]) / scenario, method, overwrite, every, sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -45,8 +45,10 @@ def test_the_command_that_follows_is_named(tmp_path: Path, capsys: pytest.Captur
     folder, network = str(tmp_path / "a set"), "convnet(width=3,depth=1)"
     words = ["condense", "digits", "--ipc", "1", "--method", "random", "--network", network, "--out", folder]
     assert main(words) == 0
-    following = shlex.split(capsys.readouterr().out.partition("next: datacondense ")[2])
+    said = capsys.readouterr().out.splitlines()
+    following = shlex.split(said[-2].partition("next: datacondense ")[2])
     assert following == ["evaluate", folder, "--networks", network]
+    assert shlex.split(said[-1]) == ["report:", "datacondense", "report", folder, "--out", f"{folder}.html"]
     assert main([*following, "--trials", "1", "--epochs", "1"]) == 0
     assert network in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Herding, k-center, nearest-mean and forgetting as methods, and the one training behind them."""
+"""Herding, k-center, k-means, nearest-mean and forgetting as methods, and the one training behind them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from datacondense import (
     Herding,
     ImageDataset,
     KCenter,
+    KMeans,
     Learner,
     Machine,
     NearestMean,
@@ -38,7 +39,7 @@ from datacondense.methods.parts.whole_set import ForgettingEvents, whole_set_net
 
 NETWORK = ConvNet(width=4, depth=2)
 CPU = Machine(torch.device("cpu"), "float32", None)
-TRAINED = [Herding, KCenter, NearestMean, Forgetting]
+TRAINED = [Herding, KCenter, KMeans, NearestMean, Forgetting]
 
 
 @pytest.fixture(autouse=True)

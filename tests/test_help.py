@@ -17,7 +17,8 @@ from datacondense.networks import NETWORKS
 
 pytestmark = pytest.mark.slow
 
-HEAVY = {"torch", "scipy", "sklearn", "datasets", "pandas", "pyarrow", "optuna", "matplotlib"}
+HEAVY = {"torch", "scipy", "sklearn", "datasets", "pandas", "pyarrow", "optuna", "matplotlib", "altair",
+         "vl_convert", "tensorboard"}  # fmt: skip
 #: Prints what help prints, and what was imported for it; a stand-in for a module has no file.
 ASK = """
 import sys
@@ -110,7 +111,7 @@ def test_names_that_can_be_chosen_are_listed(capsys: pytest.CaptureFixture[str])
         ("condens digits", "did you mean 'condense'?"),
         ("--ipc 3", "unknown verb '--ipc'"),
         ("condense digits --ipc 1 --feature-epochs 3",
-         "--feature-epochs is a setting of herding, k-center, forgetting, nearest-mean; gradient-"),
+         "--feature-epochs is a setting of herding, k-center, k-means, forgetting, nearest-mean; gradient-"),
         ("condense digits --ipc 1 --method=random --iterations=3",
          "--iterations is a setting of gradient-matching, distribution-matching, dataset-distillation; "),
         ("continual --memory-method herding --outer-steps 3",

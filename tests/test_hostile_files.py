@@ -22,6 +22,7 @@ from conftest import toy_dataset
 from datacondense import ConvNet, DatacondenseError, DataSplits, Machine, RandomSelection, Recipe, UsageError
 from datacondense.condensing import condense, run_result
 from datacondense.evaluation import evaluate_recorded
+from datacondense.evaluation.predictions import Predictions
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.continual import Continual, ContinualResult, run_continual
@@ -137,12 +138,14 @@ def test_claims(place: Path, data: st.DataObject) -> None:
 def test_kept_trials(data: st.DataObject) -> None:
     with KeptTrials() as kept:
         trials = kept.of({"data": "toy"}, 3)
-        content = json.dumps({"accuracies": [0.5, 0.25], "seconds": 1.5}).encode()
+        by_class = {"class_accuracies": [[0.5, None], [0.25, 1.0]], "confusion": [[3, 5], [0, 2]]}
+        content = json.dumps({"accuracies": [0.5, 0.25], "seconds": 1.5} | by_class).encode()
         trials.path.write_bytes(data.draw(mutated_json(content)))
         found = kept.of({"data": "toy"}, 3)
     assert len(found.accuracies) <= 3
     assert all(0 <= accuracy <= 1 for accuracy in found.accuracies)
     assert found.seconds >= 0
+    found.add(Predictions.count(torch.tensor([0]), torch.tensor([0]), len(found.confusion) or 2))
 
 
 @pytest.mark.parametrize("content", ["[7.5]", "[0.5, 0.5, 0.5, 0.5, 0.5]", "[NaN]", "[true]", '["0.5"]'])
@@ -156,7 +159,9 @@ def test_trials_that_do_not_fit_are_done_again(content: str) -> None:
 
     expected = evaluated(KeptTrials())  # not forgotten
     (file,) = cache_folder().glob("evaluation-*.json")
-    file.write_text(f'{{"accuracies": {content}, "seconds": 1}}')
+    about = json.loads(file.read_text())
+    about["class_accuracies"] = about["class_accuracies"][:1] * (content.count(",") + 1)
+    file.write_text(json.dumps(about | {"accuracies": json.loads(content)}))
     with KeptTrials() as kept:
         assert evaluated(kept) == expected
     assert not file.exists()

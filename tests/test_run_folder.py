@@ -80,7 +80,7 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
     program = [sys.executable, dying.__file__, str(tmp_path), how]
     done = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    for scenario, (method, _) in dying.SCENARIOS.items():
+    for scenario, (method, _, every) in dying.SCENARIOS.items():
         *dead, survivor = sorted((tmp_path / scenario).glob("[0-9]*"))
         assert len(dead) >= {"kill": 30, "full": 6}[how], "operations were not counted"
         whole, old = content(survivor), content(tmp_path / scenario / "old")
@@ -95,11 +95,11 @@ def test_wherever_a_run_dies_it_can_be_resumed_or_overwritten(how: str, tmp_path
                 CondensedDataset.load(folder)
                 assert found.items() >= old.items() or found.items() >= whole.items(), folder
             shutil.copytree(folder, again := folder.with_name(f"{folder.name} overwritten"))
-            run(again, method, overwrite=True)
+            run(again, method, overwrite=True, snapshot_every=every)
             assert content(again) == whole, folder
             if TENSORS in found and not {CHECKPOINT, PREVIOUS} & found.keys():
                 continue  # there is nothing to resume: the run had kept nothing yet, or was finished
-            run(folder, method, resume=True)
+            run(folder, method, resume=True, snapshot_every=every)
             assert content(folder) == whole, folder
 
 
@@ -327,6 +327,24 @@ def test_checkpoints_from_before_there_was_a_checksum_are_resumed(
     path.write_bytes(safetensors.torch.save(tensors, metadata={"checkpoint": json.dumps(about)}))
     run(checkpoints, resume=True)
     assert content(checkpoints) == whole
+
+
+def test_runs_of_an_earlier_version_are_resumed(checkpoints: Path, whole: dict[str, bytes]) -> None:
+    path = checkpoints / CHECKPOINT
+    about, tensors = read_tensors(path, "checkpoint", dict[str, Any])
+    about["record"]["versions"]["datacondense"] = "0.1.0"
+    path.write_bytes(pack_tensors(tensors, "checkpoint", about))
+    run(checkpoints, resume=True)
+    assert content(checkpoints) == whole
+
+
+def test_artifacts_of_an_earlier_version_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("datacondense.machine.provenance.version", lambda package: "0.1.0")
+        made = run(tmp_path)
+    found = run(tmp_path, resume=True)
+    assert found.record["versions"]["datacondense"] == "0.1.0"
+    assert torch.equal(found.images, made.images)
 
 
 @dataclass(frozen=True)

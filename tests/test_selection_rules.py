@@ -1,4 +1,4 @@
-"""The rules by which herding, k-center, nearest-mean and forgetting choose, against brute force."""
+"""The rules by which herding, k-center, k-means, nearest-mean and forgetting choose, against brute force."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datacondense.methods.forgetting import most_forgotten
 from datacondense.methods.herding import herd
 from datacondense.methods.k_center import spread
+from datacondense.methods.k_means import medoids
 from datacondense.methods.nearest_mean import nearest_to_mean
+from datacondense.randomness import stream
 
 # Whole numbers in a power of two of rows: in float64 (not in float32, far from 0) every mean, sum and squared
 # distance is exact, so ties are ties.
@@ -82,3 +84,30 @@ def test_herding_follows_the_mean_where_the_nearest_single_images_do_not():
     assert herd(rows, 2).tolist() == [2, 3]
     assert nearest_to_mean(rows, 2).tolist() == [2, 1]
     assert spread(rows, 2).tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_k_means_takes_the_middle_of_each_heap(seed):
+    """Heaps of 9 points on lines far apart, whose middle is their mean, in random order."""
+    generator = stream(seed, "heaps")
+    offsets = torch.arange(-4.0, 5.0)[:, None] * torch.tensor([[0.01, 0.02]])
+    heaps = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
+    order = torch.randperm(36, generator=generator)
+    rows = (heaps[:, None] + offsets).flatten(0, 1)[order]
+    chosen = medoids(rows, 4, generator)
+    assert sorted(order[chosen].tolist()) == [4, 13, 22, 31]
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2), st.integers(0, 99))
+def test_k_means_takes_different_rows_even_where_all_are_alike(n, count, spread_of_values, seed):
+    rows = torch.randint(0, spread_of_values + 1, (n, 2), generator=stream(seed, "rows")).float()
+    count = min(n, count)
+    chosen, again = (medoids(rows, count, stream(seed, "k-means")) for _ in range(2))
+    assert len(chosen.unique()) == count
+    assert torch.equal(chosen, again)
+
+
+def test_k_means_of_one_centre_is_the_nearest_to_the_mean():
+    rows = torch.randn(50, 3, generator=stream(0, "rows"))
+    assert medoids(rows, 1, stream(0, "k-means")).tolist() == nearest_to_mean(rows, 1).tolist()

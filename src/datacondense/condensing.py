@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -14,23 +15,26 @@ import torch
 from msgspec import Meta
 
 from datacondense.artifact.condensed import RESULT, CondensedDataset
-from datacondense.artifact.record import SCHEMA, Record
+from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
-from datacondense.errors import DatacondenseError, UsageError
+from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import Provenance, provenance, versions
-from datacondense.methods import Method, State, Task, as_method
+from datacondense.methods import Method, State, Task, as_method, default_method
 from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
+from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
-from datacondense.run_folder import Reached, RunFolder
+from datacondense.run_folder import Reached, RunFolder, begun_compiled
+from datacondense.snapshots import Snapshots, needed_bytes
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
+from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
@@ -40,15 +44,19 @@ CHECKPOINT_EVERY = 120.0
 def condense(
     real: ImageDataset | DataSplits | str | Path,
     ipc: int,
-    method: Method | str = "gradient-matching",
+    method: Method | str | None = None,
     network: Network | str | None = None,
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
     machine: Machine | None = None,
     out: str | Path | None = None,
+    minutes: int | float | None = None,
+    validation: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    snapshot_every: int | None = None,
+    tensorboard: str | Path | None = None,
     progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
@@ -56,7 +64,8 @@ def condense(
     Args:
         real: images, the training part of splits, or a name or folder that `load_dataset` reads.
         ipc: images per class, 1 or more.
-        method: one with its settings, or a name ("herding") for the default ones.
+        method: one with its settings, or a name ("herding") for the default ones. By default gradient
+            matching with the paper's, or, where `minutes` are given, the method that is best in little time.
         network: what is matched, or extracts features; the paper's ConvNet by default. A name
             ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
@@ -66,46 +75,81 @@ def condense(
         out: a folder for the artifact, locked while the work lasts. It has a checkpoint of the last finished
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
-        resume: continue from the checkpoint in `out`; start anew where there is none. Gradient matching may
-            be given more iterations than it was started with, or fewer, down to those done. A finished
-            artifact of the same settings is returned as it is.
+        minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
+            iterations are done before; 0 gives the initial images. The artifact says how many were done, and
+            is that of a run of so many iterations.
+        validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
+            sees: on it, networks trained on the images are compared every now and then, in about a tenth of
+            the time. The artifact has the newest images unless they did worse in the last comparison, and a
+            run ends when three in succession find none better. 0.05 with `minutes`, otherwise none.
+        resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
+            do not depend on their number may be given more iterations than it was started with, or fewer,
+            down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same
+            settings is returned as it is.
         overwrite: replace an artifact or an unfinished run in `out`: files that prove to be ours by their
             content, never others. The old artifact stays until the new one is complete.
+        snapshot_every: keep the images as they are at first and after every so many iterations, in
+            `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
+            and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
+            own interval.
+        tensorboard: a folder that TensorBoard reads: metrics, pictures and hyperparameters of the run, while
+            it lasts. It may hold other files, none of which is changed.
         progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
             takes, and without a terminal how far it is about every minute. False: nothing.
 
     Raises:
         UsageError: ipc below 1, one class only, a class without images or with a name that cannot be stored;
             `out` in use, not writable, inside the folder of the real images, or with files of others; a
-            checkpoint of other settings.
+            checkpoint of other settings; snapshots without `out`, or of a method that takes no steps.
         DatacondenseError: the loss became infinite or NaN, and the checkpoint has the last good state; the
             method returned something else than it must; checkpoints are damaged.
     """
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
-    real, method, network = _training_images(real, seed), as_method(method), as_network(network)
+    real, network = _training_images(real, seed), as_network(network)
+    method = as_method(method or default_method(minutes))
     real.require_trainable()
+    method.decoder.require_pixels(*real.image_shape[1:])
+    limit = _limit(minutes, method)
+    validation = (0.0 if minutes is None else 0.05) if validation is None else validation
+    FRACTION.require("--validation", validation)
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
             f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
             "lower --ipc"
         )
-    machine = machine or Machine.detect()
+    machine, folder = machine or Machine.detect(), Path(out).expanduser() if out is not None else None
+    if folder and resume and machine.compile is None:
+        machine = replace(machine, compile=begun_compiled(folder), why="as the run was begun")
     task = Task(real, ipc, network, seed, machine)
     machine = machine.for_work(method.passes(task), *real.image_shape[1:])
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
-    shown = Progress(title, method.steps, images=each, show=progress)
+    shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
-    record = _record(task, method)
-    if out is None:
-        return _condensed(task, method, record, recipe, None, resume=False)
-    folder = Path(out).expanduser()
+    record = _record(task, method) | ({"validation": validation} if validation else {})
+    _require_steps(method, snapshot_every, out)
+    board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
+    wishes = _Wishes(limit, resume, snapshot_every, board)
+    if folder is None:
+        return _condensed(task, method, record, recipe, None, wishes)
     require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
-    if resume and (finished := run.finished()):
+    if resume and (finished := run.finished(limit)):
         return finished
-    with run.working(resume=resume, overwrite=overwrite, needed_bytes=_needed_bytes(task)):
-        return _condensed(task, method, record, recipe, run, resume=resume)
+    needed = _needed_bytes(task, method, snapshot_every)
+    with run.working(resume=resume, overwrite=overwrite, needed_bytes=needed):
+        return _condensed(task, method, record, recipe, run, wishes)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What is asked of a run besides its result."""
+
+    limit: float
+    """Seconds."""
+    resume: bool
+    snapshot_every: int | None
+    board: Board | None
 
 
 def _condensed(
@@ -114,45 +158,84 @@ def _condensed(
     record: dict[str, Any],
     recipe: Recipe | None,
     run: RunFolder | None,
-    *,
-    resume: bool,
+    wishes: _Wishes,
 ) -> CondensedDataset:
-    """All iterations from the first, or from the checkpoint of `run`, and the artifact."""
-    machine = task.machine
+    """The artifact after all iterations, or as many as time allows; from the checkpoint of `run`, if any."""
+    machine, board, every, limit = task.machine, wishes.board, wishes.snapshot_every, wishes.limit
+    validation = Validation.of(task, method, record.get("validation", 0.0))
+    seen = validation.task if validation else task
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
-    reached = run.restored(task) if run and resume else None
-    task.progress.say(opening(task, method, reached.done if reached else 0))
+    reached = run.restored(seen) if run and wishes.resume else None
+    minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
+    task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
     if reached is None:
-        state = method.init(task)
-        _require_contract(method, task, state, None, "init")
+        state = method.init(seen)
+        _require_contract(method, seen, state, None, "init")
         _require_finite(state, {}, 0)
-        reached = Reached(0, state, (), 0.0)
+        first = _snapshots(Snapshots(), task, state, 0, every)
+        reached = Reached(0, state, (), 0.0, first, Stood(state.images) if validation else None)
     started -= reached.seconds
-    with task.progress.start(reached.done) as shown:
+    with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
+            if board:
+                board.start(reached.done, _hyperparameters(record), reached.metrics, reached.state.labels)
+                board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
+                stood = reached.stood
+                if time.perf_counter() - started >= limit or (stood and stood.failed >= PATIENCE):
+                    break
                 check_stop()
-                state, metrics = _step(method, task, reached.state, k)
+                state, metrics = _step(method, seen, reached.state, k)
+                if validation and stood:
+                    stood, accuracies = validation.checked(stood, state, k + 1)
+                    metrics |= accuracies
                 row = {"iteration": k, **metrics}
-                reached = Reached(k + 1, state, (*reached.metrics, row), time.perf_counter() - started)
+                snapshots = _snapshots(reached.snapshots, task, state, k + 1, every)
+                now = time.perf_counter() - started
+                reached = Reached(k + 1, state, (*reached.metrics, row), now, snapshots, stood)
                 shown.finish(metrics)
+                if board:
+                    board.metrics(row)
+                    board.picture(k + 1, task.real.denormalise(state.images), last=k + 1 == method.steps)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
+                    if board:
+                        board.flush()
                     run.checkpoint(reached)
                     saved = time.perf_counter()
-            condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
+            done, state = reached.best
+            if done < method.steps:
+                record["method"]["settings"]["iterations"] = done
+            condensed = _artifact(task, state, record, recipe or method.recipe(task, state))
             if run:
                 cost = {  # the memory in bytes, since the run was last started
                     "seconds": round(time.perf_counter() - started, 1),
                     "peak_memory": peak_memory(machine.device),
                 }
-                run.finish(condensed, reached, circumstances | cost)
+                run.finish(condensed, reached, circumstances | cost, extendable=limit < math.inf)
         except BaseException as stop:  # Ctrl-C, SIGTERM, an infinite loss, a full disk: nothing done is lost
             if run:
                 run.keep(reached, stop)
             raise
     return condensed
+
+
+def _limit(minutes: int | float | None, method: Method) -> float:
+    """Seconds, infinitely many where no minutes are given.
+
+    Raises:
+        UsageError: not a number from 0 up; or a method that must do all its steps.
+    """
+    if minutes is None:
+        return math.inf
+    Range(0, 1e6).require("--minutes", minutes)
+    if method.steps and not method.open_ended:
+        raise UsageError(
+            f"{method.name} takes steps that depend on their number, so --minutes cannot end it; "
+            "give it fewer iterations instead"
+        )
+    return 60.0 * minutes
 
 
 def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:
@@ -210,7 +293,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "std": list(real.std),
         "data": real.description,
         "versions": versions(),
-    }
+    } | decoder_record(method.decoder)
     try:
         stored: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
         msgspec.convert(stored, Record)
@@ -219,13 +302,42 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
     return stored
 
 
+def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
+    """What distinguishes runs, in one level."""
+    several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
+    method = {"data": record["data"]["name"], "method": record["method"]["name"]}
+    return method | several | record["method"]["settings"]
+
+
 def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
     images = task.real.denormalise(state.images).to("cpu", torch.float32)
     if isinstance(state, Chosen):
         record = record | {"indices": state.indices.tolist()}
     real = task.real
-    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name)
+    soft = None if state.probabilities is None else state.probabilities.to("cpu", torch.float32)
+    data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name,
+                        probabilities=soft)  # fmt: skip
     return CondensedDataset(data, recipe, record)
+
+
+def _require_steps(method: Method, snapshot_every: int | None, out: str | Path | None) -> None:
+    """Raise `UsageError` where snapshots were asked for and there can be none."""
+    if snapshot_every is None:
+        return
+    COUNT.require("--snapshot-every", snapshot_every)
+    if out is None:
+        raise UsageError(
+            "snapshots are kept in the folder of the run; give `out`, or leave out snapshot_every"
+        )
+    if not method.steps:
+        raise UsageError(f"{method.name} takes no steps to keep snapshots of; leave out --snapshot-every")
+
+
+def _snapshots(before: Snapshots, task: Task, state: State, done: int, every: int | None) -> Snapshots:
+    """With the state after `done` iterations, if it is its turn."""
+    if not every or done % every:
+        return before
+    return before.with_one(done, task.real.denormalise(state.images))
 
 
 def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dict[str, float]]:
@@ -262,6 +374,7 @@ def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
         )
 
 
-def _needed_bytes(task: Task) -> int:
+def _needed_bytes(task: Task, method: Method, snapshot_every: int | None) -> int:
     """A generous estimate of what the artifact and three checkpoints take on disk."""
-    return 12 * 4 * task.ipc * task.real.classes * math.prod(task.real.image_shape) + 1_000_000
+    pixels = task.ipc * task.real.classes * math.prod(task.real.image_shape)
+    return 12 * 4 * pixels + 1_000_000 + needed_bytes(pixels, method.steps, snapshot_every)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datacondense.augmentation import Transform, augment, untouched
+from datacondense.augmentation import Transform, augment, draw_cutmix, untouched
 from datacondense.data.images import ImageShape
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
@@ -37,8 +37,8 @@ Prepare = Callable[[Tensor], Tensor]
 Observe = Callable[[Tensor, Tensor], None]
 #: What is minimised: positions of a batch, their logits → a scalar.
 Loss = Callable[[Tensor, Tensor], Tensor]
-#: Class indices, or the one class that all images of a batch have.
-Labels = Int[Tensor, " n"] | int
+#: What images are to be taken for: class indices, class probabilities, or the one class that all have.
+Targets = Int[Tensor, " _"] | Float[Tensor, "_ k"] | int
 
 
 class Learner:
@@ -110,7 +110,7 @@ class Learner:
         freeze_batchnorm(self.module, batches)
 
     def loss_and_gradient(
-        self, images: Float[Tensor, "n c h w"], labels: Labels
+        self, images: Float[Tensor, "n c h w"], targets: Targets
     ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
         """The mean cross-entropy L(θ) of normalised images and its ∇θ, a tensor per parameter.
 
@@ -120,23 +120,23 @@ class Learner:
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         with self._buffers_kept():
             return loss_and_gradient(
-                self.forward(piece), parameters, images, self._labels(labels, images), piece
+                self.forward(piece), parameters, images, self._targets(targets, images), piece
             )
 
-    def gradient(self, images: Float[Tensor, "n c h w"], labels: Labels) -> tuple[Float[Tensor, ...], ...]:
+    def gradient(self, images: Float[Tensor, "n c h w"], targets: Targets) -> tuple[Float[Tensor, ...], ...]:
         """∇θ L of `loss_and_gradient` alone."""
-        return self.loss_and_gradient(images, labels)[1]
+        return self.loss_and_gradient(images, targets)[1]
 
     def match(
         self,
         images: Float[Tensor, "n c h w"],
-        labels: Labels,
+        targets: Targets,
         goal: Sequence[Float[Tensor, ...]],
         distance: Distance = "paper",
         transform: Transform = untouched,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"]]:
         """D(∇θ L(θ, transform(images)), goal) and its gradient in the (normalised) images: see
-        `matching.pull_back`.
+        `matching.pull_back`. The targets are those of the transformed images, of which there may be more.
 
         The network must draw nothing at random. Its mode, weights and buffers are left as they are.
         """
@@ -144,7 +144,7 @@ class Learner:
         seen = transform(images)
         with self.machine.autocast():
             run = self._fast(pull_back, directional=by_forward_mode)
-            value, slope = run(seen.detach(), self._labels(labels, images), goal, distance)
+            value, slope = run(seen.detach(), self._targets(targets, seen), goal, distance)
         return value, torch.autograd.grad(seen, images, slope)[0] if seen.requires_grad else slope
 
     def unrolled(
@@ -165,7 +165,7 @@ class Learner:
     def train(
         self,
         images: Shaped[Tensor, "n c h w"],
-        labels: Int[Tensor, " n"],
+        targets: Int[Tensor, " n"] | Float[Tensor, "n k"],
         recipe: Recipe,
         generator: torch.Generator,
         *,
@@ -180,13 +180,20 @@ class Learner:
 
         Args:
             images: normalised, or what `prepare` normalises batch by batch.
-            generator: for the order of the images and their augmentation.
+            targets: class indices, or class probabilities.
+            generator: for the order of the images, their augmentation and CutMix.
             optimizer: one to continue with, its momentum kept; a fresh one by default.
             epochs: which of the recipe's, counted from 0; all by default.
             observe: is called with every batch: the positions of its images, and their logits before the
                 update.
-            loss: instead of the mean cross-entropy between logits and labels.
+            loss: instead of the mean cross-entropy between logits and targets. Of a batch that CutMix has
+                mixed it is taken twice, with the positions of the images and with those of their partners.
         """
+
+        def cross_entropy(batch: Tensor, logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, self._targets(targets[batch], logits))
+
+        of_batch = loss or cross_entropy
         check_stop()  # the first optimizer of a process takes PyTorch seconds
         optimizer = optimizer or recipe.optimizer(self.module)
         n, step_sizes = len(images), cycle(recipe.step_sizes)
@@ -199,14 +206,17 @@ class Learner:
                 check_stop()
                 for group in optimizer.param_groups:
                     group["lr"] = next(step_sizes, recipe.learning_rate_in(epoch))
-                part = self._prepared(images[batch], prepare)
-                output = forward(augment(part, recipe.augmentation, generator))
+                part = augment(self._prepared(images[batch], prepare), recipe.augmentation, generator)
+                mixed = None
+                if recipe.cutmix and float(torch.rand((), generator=generator)) < recipe.cutmix:
+                    mixed = draw_cutmix(part.shape, generator)
+                output = forward(mixed.apply(part) if mixed else part)
                 if observe:
                     observe(batch, output.detach())
-                if loss:
-                    value = loss(batch, output)
-                else:
-                    value = F.cross_entropy(output, labels[batch].to(self.machine.device))
+                value = of_batch(batch, output)
+                if mixed:
+                    others = of_batch(batch[mixed.partners], output)
+                    value = mixed.kept * value + (1 - mixed.kept) * others
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
@@ -246,9 +256,8 @@ class Learner:
 
         def run(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
             with self.machine.autocast():
-                found: Tensor = (
-                    fast(images) if fast and len(images) in batch_sizes else embed(self.module, images)
-                )
+                fits = len(images) in batch_sizes
+                found: Tensor = fast(images) if fast and fits else embed(self.module, images)
             return found.to(images.dtype)
 
         return run
@@ -300,10 +309,11 @@ class Learner:
         images = images.to(self.machine.device)
         return (prepare(images) if prepare else images).to(self.machine.dtype)
 
-    def _labels(self, labels: Labels, images: Tensor) -> Tensor:
-        if isinstance(labels, int):
-            return torch.full((len(images),), labels, device=images.device)
-        return labels.to(images.device)
+    def _targets(self, targets: Targets, like: Tensor) -> Tensor:
+        """For a batch of images or logits: on its device, probabilities in its precision."""
+        if isinstance(targets, int):
+            return torch.full((len(like),), targets, device=like.device)
+        return targets.to(like.device, like.dtype if targets.is_floating_point() else None)
 
     @contextmanager
     def _buffers_kept(self) -> Iterator[None]:

@@ -71,10 +71,15 @@ def pack_tensors(tensors: Mapping[str, Tensor], kind: str, about: Any) -> bytes:
     return _with_hash(content, hashlib.sha256(content).hexdigest())
 
 
-def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[T, dict[str, Tensor]]:
+def read_tensors(
+    path: Path, kind: str, about: type[T] | GenericAlias, *, mapped: bool = False
+) -> tuple[T, dict[str, Tensor]]:
     """What `pack_tensors` packed: the description, as an `about`, and the tensors, on the CPU.
 
     Files from before there was a hash have the entry `KIND`; they are read without it.
+
+    Args:
+        mapped: the tensors are views of the file, read when they are needed and shared by processes.
 
     Raises:
         Damaged: the content is something else, was changed, or cannot be read.
@@ -91,7 +96,7 @@ def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[
         raise Damaged(path, f"it has no entry '{ENTRY}{kind}'")
     described = _decoded(path, entry.encode(), about)
     try:
-        return described, safetensors.torch.load(content)
+        return described, safetensors.torch.load_file(path) if mapped else safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise Damaged(path, f"{type(error).__name__}: {error}") from None
 

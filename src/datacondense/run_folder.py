@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,8 @@ from datacondense.artifact.condensed import (
     PARQUET,
     PREVIOUS,
     RESULT,
+    SNAPSHOTS,
+    STATE,
     CondensedDataset,
     finished,
     require_folder,
@@ -43,8 +45,15 @@ from datacondense.files import (
 )
 from datacondense.methods import Method, State, Task
 from datacondense.methods.contract import misfit
-from datacondense.reading import Damaged, pack_tensors, read_tensors
+from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
 from datacondense.settings import later
+from datacondense.snapshots import Snapshots
+from datacondense.validating import Stood
+
+#: What the names of the tensors of snapshots begin with in a checkpoint.
+_SNAPSHOT = "snapshots."
+#: What the images that stood the last check are called in it.
+_STOOD = "stood"
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,25 @@ class Reached:
     state: State
     metrics: tuple[dict[str, Any], ...]
     seconds: float
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """Kept in checkpoints, so that they are those of the state wherever the process dies."""
+    stood: Stood | None = None
+    """What the checks decided so far; None where there are none."""
+
+    @property
+    def best(self) -> tuple[int, State]:
+        """The state with the best images, as far as is known, and the iterations after which it was there."""
+        if self.stood is None or not self.stood.failed:
+            return self.done, self.state
+        return self.stood.done, replace(self.state, images=self.stood.images)
+
+
+@dataclass
+class _StoodAt:
+    """`Stood` without its images."""
+
+    done: Annotated[int, Meta(ge=0)]
+    failed: Annotated[int, Meta(ge=0)]
 
 
 @dataclass
@@ -65,6 +93,7 @@ class _About:
     done: Annotated[int, Meta(ge=0)]
     metrics: tuple[dict[str, int | float], ...]
     seconds: Annotated[float, Meta(ge=0)]
+    stood: _StoodAt | None = None
 
 
 class RunFolder:
@@ -74,8 +103,8 @@ class RunFolder:
         self.folder, self.record, self.method = folder, record, method
         self._kept: int | None = None  # iterations in the last checkpoint of this run
 
-    def finished(self) -> CondensedDataset | None:
-        """The artifact, if the folder has one and no work under way.
+    def finished(self, limit: float) -> CondensedDataset | None:
+        """The artifact, if the folder has one and no work under way, nor any to do within `limit` seconds.
 
         Raises:
             UsageError: it was made with other settings, or the folder holds files of others.
@@ -87,8 +116,25 @@ class RunFolder:
             with suppress(UsageError), locked(self.folder):
                 pass
         condensed = CondensedDataset.load(self.folder)
-        self._require_same(msgspec.convert(condensed.record, Record))
+        if self._continues(limit):
+            return None
+        record = msgspec.convert(condensed.record, Record)
+        if (self.folder / STATE).exists():
+            record.method.settings["iterations"] = self.method.steps
+        self._require_same(record)
         return condensed
+
+    def _continues(self, limit: float) -> bool:
+        """Whether the finished run in the folder is to go on; its last state is then a checkpoint again."""
+        try:
+            about, _ = read_tensors(self.folder / STATE, "checkpoint", _About)
+        except (FileNotFoundError, Damaged):
+            return False
+        if about.done >= self.method.steps or about.seconds >= limit:
+            return False
+        with locked(self.folder):
+            write_atomically(self.folder / CHECKPOINT, (self.folder / STATE).read_bytes())
+        return True
 
     @contextmanager
     def working(self, *, resume: bool, overwrite: bool, needed_bytes: int) -> Iterator[None]:
@@ -112,15 +158,21 @@ class RunFolder:
                 for path in made:
                     path.rmdir()
 
-    def checkpoint(self, progress: Reached) -> None:
-        """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
+    def _packed(self, progress: Reached) -> bytes:
         about = {
             "record": self.record,
             "done": progress.done,
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        content = pack_tensors(progress.state.tensors(), "checkpoint", about)
+        more = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
+        if progress.stood:
+            about["stood"] = {"done": progress.stood.done, "failed": progress.stood.failed}
+            more[_STOOD] = progress.stood.images
+        return pack_tensors(progress.state.tensors() | more, "checkpoint", about)
+
+    def checkpoint(self, progress: Reached) -> None:
+        """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
         path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
         try:
             if self._kept is None:
@@ -129,7 +181,7 @@ class RunFolder:
                 os.replace(path, previous)
         except OSError as error:
             raise DatacondenseError(f"cannot write {path}: {error.strerror or error}") from None
-        write_atomically(path, content)
+        write_atomically(path, self._packed(progress))
         self._kept = progress.done
 
     def keep(self, progress: Reached, stop: BaseException) -> None:
@@ -175,13 +227,19 @@ class RunFolder:
             raise damages[0].advising("start again with --overwrite")
         return None
 
-    def finish(self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any]) -> None:
-        """Write the artifact with its metrics and what it cost."""
+    def finish(
+        self, condensed: CondensedDataset, progress: Reached, result: dict[str, Any], *, extendable: bool
+    ) -> None:
+        """Write the artifact with its metrics and what it cost; an `extendable` one with its last state."""
         rows = [json.dumps({SOFTWARE: self.method.name, **row}) + "\n" for row in progress.metrics]
         about = {
             METRICS: "".join(rows).encode(),
             RESULT: (json.dumps({"iterations": progress.done, **result}, indent=2) + "\n").encode(),
         }
+        if len(progress.snapshots):
+            about[SNAPSHOTS] = progress.snapshots.content(self.record)
+        if extendable:
+            about[STATE] = self._packed(progress)
         contents = about | condensed.contents()
         if self._kept != progress.done:
             self.checkpoint(progress)
@@ -202,16 +260,31 @@ class RunFolder:
             raise Damaged(path, f"{done} iterations of {steps}")
         if [row.get("iteration") for row in about.metrics] != list(range(done)):
             raise Damaged(path, f"its metrics are not of {done} iterations")
+        kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_SNAPSHOT)}
+        stood_images = tensors.pop(_STOOD, None)
         named = {_current(name): tensor.to(task.machine.device) for name, tensor in tensors.items()}
         expected = {field.name for field in fields(self.method.state)}
-        if named.keys() != expected:
+        if named.keys() not in (expected, expected - {"probabilities"}):
             raise Damaged(path, f"it holds the tensors {sorted(named)}; expected {sorted(expected)}")
         state = self.method.state(**named | {"labels": named["labels"].cpu()})
         if wrong := misfit(task, state, self.method.init(task) if self.method.steps else None):
             raise Damaged(path, wrong)
         if not all(tensor.isfinite().all() for tensor in named.values()):
             raise Damaged(path, "its numbers are not finite")
-        return Reached(done, state, about.metrics, about.seconds)
+        try:
+            snapshots = Snapshots.of_tensors(
+                {name.removeprefix(_SNAPSHOT): tensor for name, tensor in kept.items()}, state.images.shape
+            )
+        except ValueError as error:
+            raise Damaged(path, str(error)) from None
+        if (about.stood is None) != (stood_images is None):
+            raise Damaged(path, "the images that stood the last check are missing, or were not checked")
+        stood = None
+        if about.stood and stood_images is not None:
+            if kinds({"": stood_images}) != kinds({"": state.images}) or not stood_images.isfinite().all():
+                raise Damaged(path, "the images that stood the last check do not fit")
+            stood = Stood(stood_images.to(task.machine.device), about.stood.done, about.stood.failed)
+        return Reached(done, state, about.metrics, about.seconds, snapshots, stood)
 
     def _require_same(self, found: Record) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""
@@ -223,6 +296,14 @@ class RunFolder:
                 f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
                 "give the same settings, another folder, or --overwrite"
             )
+
+
+def begun_compiled(folder: Path) -> bool | None:
+    """Whether the run in `folder`, which may be resumed, runs compiled code; None where there is none."""
+    for name in (CHECKPOINT, PREVIOUS, STATE):
+        with suppress(FileNotFoundError, Damaged):
+            return read_tensors(folder / name, "checkpoint", _About)[0].record.compiled
+    return None
 
 
 def _current(name: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
+from datacondense.artifact.record import recorded_decoder
 from datacondense.data.images import ImageDataset
+from datacondense.decoders import MultiFormation
 from datacondense.files import MARKER
 from datacondense.methods import METHODS
 from datacondense.networks import Architecture, describe_network, known_network
@@ -36,7 +37,7 @@ configs:
 
 {n} images of {shape} in {classes} classes, made by datacondense {version} with `{method}` from the {real_n:,}
 training {images} of `{name}`, to train networks on in their place.
-
+{stored}
 ![The condensed images, class by class](condensed.png)
 
 ## Use
@@ -44,10 +45,10 @@ training {images} of `{name}`, to train networks on in their place.
 ```python
 import datacondense as dc
 condensed = dc.CondensedDataset.load("FOLDER")
-torch_dataset = condensed.to_torch()    # normalised images and labels
+torch_dataset = condensed.to_torch()    # {torch}
 
 import datasets
-rows = datasets.load_dataset("FOLDER", split="train")    # columns image, pixels, label
+rows = datasets.load_dataset("FOLDER", split="train")    # columns {columns}
 ```
 
 `pixels` and `condensed.safetensors` hold the exact float32 values; synthetic ones may leave [0, 1].
@@ -73,9 +74,26 @@ Condensing network: `{network}`. Seed: {seed}. SHA-256 of the real data: `{finge
 Method: {reference}
 """
 
+_DECODED = """
+Stored are {n} images, and networks are trained on {decoded}: each stored image is a mosaic of {f} × {f},
+whose parts are cut out and scaled up bilinearly to the full size (multi-formation, Kim et al., ICML 2022).
+`to_torch` does that; the picture and the parquet file have the images as they are stored.
+"""
 
-def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
+_SOFT = """
+Networks are trained on class probabilities (soft labels); `label` is the class that an image counts for.
+"""
+
+_RELABELLED = """\
+The probabilities are the mean softmax (temperature {temperature:g}) of {networks} × `{network}`, trained on
+all real images for {recipe[epochs]} epochs from seed {seed} on. Compare such a set with others that have soft
+labels: these make up for much that images lack.
+"""
+
+
+def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_bytes: int) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
+    soft, decoder = data.probabilities is not None, recorded_decoder(record)
     ipc, network = record["ipc"], known_network(record["network"])
     return _CARD.format(
         marker=MARKER,
@@ -85,6 +103,9 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
         n=len(data),
         shape=shown_shape(data.image_shape),
         classes=data.classes,
+        stored=_stored(data, decoder, stored_bytes, record),
+        torch=f"normalised{' decoded' * (decoder.parts > 1)} images and {'targets' if soft else 'labels'}",
+        columns="image, pixels, label" + ", probabilities" * soft,
         version=record["versions"]["datacondense"],
         method=record["method"]["name"],
         reference=record["method"].get(
@@ -95,20 +116,30 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any]) -> str:
         images="images (JPEG)" if record["data"].get("jpeg") else "images",
         mean=_numbers(data.mean),
         std=_numbers(data.std),
-        recipe=_table(asdict(recipe)),
-        settings=_table(settings) if (settings := _settings(record, network)) else "No settings.",
+        recipe=_table(recipe.record()),
+        settings=_table(settings) if (settings := settings_in_effect(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],
         fingerprint=record["data"]["fingerprint"],
     )
 
 
-def _settings(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
+def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int, record: dict[str, Any]) -> str:
+    """Where what is stored and what networks are trained on differ: what each is, and what storage takes."""
+    decoded = _DECODED.format(n=f"{len(data):,}", decoded=f"{len(data) * decoder.parts:,}", f=decoder.factor)
+    said = decoded * (decoder.parts > 1) + _SOFT * (data.probabilities is not None)
+    if relabelled := record.get("relabelled"):
+        said += _RELABELLED.format(**relabelled)
+    return f"{said}\nStorage: {stored_bytes:,} bytes (float32; labels int64).\n" if said else ""
+
+
+def settings_in_effect(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
     """Those that took effect: what was left to the method is filled in, where this version knows it."""
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
     with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's
         method = restored(METHODS[name], settings)
-        return method.effective(record["ipc"], record["data"]["images"], network)
+        data = record["data"]
+        return method.effective(record["ipc"], data["images"], tuple(data["image_shape"]), network)
     return settings
 
 

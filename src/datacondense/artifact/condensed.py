@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch.utils.data import TensorDataset
 
 from datacondense.artifact.card import card
 from datacondense.artifact.picture import picture, png, to_pil
-from datacondense.artifact.record import SCHEMA, ArtifactRecord
+from datacondense.artifact.record import SCHEMA, ArtifactRecord, recorded_decoder
 from datacondense.data.hub import quiet_datasets
-from datacondense.data.images import ImageDataset
+from datacondense.data.images import ImageDataset, improbable
 from datacondense.data.source import Source
+from datacondense.decoders import MultiFormation
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.files import SOFTWARE, locked, require_ours, write_atomically
 from datacondense.reading import Damaged, pack_tensors, read_tensors
@@ -28,13 +30,16 @@ TENSORS = "condensed.safetensors"
 PARQUET = "data/train.parquet"
 CARD = "README.md"
 PICTURE = "condensed.png"
-#: Of the run that made the artifact: its metrics, what it cost, and its last two states while it lasts.
+#: Of the run that made the artifact: its metrics, the images as they were every few iterations, what it cost,
+#: the state from which it can be continued, if it can, and its last two states while it lasts.
 METRICS = "metrics.jsonl"
+SNAPSHOTS = "snapshots.safetensors"
 RESULT = "result.json"
+STATE = "state.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 #: What a finished folder may hold of ours.
-FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, RESULT)
+FILES = (TENSORS, PARQUET, CARD, PICTURE, METRICS, SNAPSHOTS, RESULT, STATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +47,8 @@ class CondensedDataset:
     """A few images per class that stand for a large dataset, with the recipe to train on them."""
 
     data: ImageDataset
-    """The images in pixel space (synthetic ones are not clipped to [0, 1]) with the real data's mean, std and
-    class names."""
+    """The stored images in pixel space (synthetic ones are not clipped to [0, 1]) with the real data's mean,
+    std and class names. Networks are trained on `training_set()`."""
     recipe: Recipe
     """How networks are to be trained on it."""
     record: dict[str, Any]
@@ -51,13 +56,23 @@ class CondensedDataset:
 
     @property
     def images(self) -> Float[Tensor, "n c h w"]:
-        """float32, in pixel space."""
+        """float32, in pixel space, as they are stored."""
         return self.data.images
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
         """Class indices."""
         return self.data.labels
+
+    @property
+    def probabilities(self) -> Float[Tensor, "n k"] | None:
+        """Of the classes, for each stored image; None where networks learn the labels."""
+        return self.data.probabilities
+
+    @property
+    def decoder(self) -> MultiFormation:
+        """How the stored images become those that networks are trained on."""
+        return recorded_decoder(self.record)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,24 +89,50 @@ class CondensedDataset:
 
     @property
     def ipc(self) -> int:
-        """Images per class."""
+        """Stored images per class."""
         return int(self.record["ipc"])
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __repr__(self) -> str:
-        method, ipc = self.record["method"]["name"], self.ipc
-        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {ipc} by {method})"
+        decoded = f" (decoded: {self.ipc * self.decoder.parts})" if self.decoder.parts > 1 else ""
+        made = f"{self.ipc}{decoded} by {self.record['method']['name']}"
+        soft = "" if self.probabilities is None else ", soft labels"
+        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {made}{soft})"
 
     def normalise(self, images: Shaped[Tensor, "m c h w"]) -> Float[Tensor, "m c h w"]:
         """Other images (uint8, or float pixel values in [0, 1]) as `to_torch` normalises these: for testing
         networks that were trained on them."""
         return self.data.normalise(images)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What images (float32), labels (int64) and probabilities (float32) take, uncompressed."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def training_set(self) -> ImageDataset:
+        """What networks are trained on: the decoded images, with labels and probabilities of those that they
+        are decoded from. Where nothing is to be decoded, the stored images."""
+        return self._decoded
+
+    @cached_property
+    def _decoded(self) -> ImageDataset:
+        decoder, data = self.decoder, self.data
+        if decoder.parts == 1:
+            return data
+        return replace(
+            data,
+            images=decoder.decode(data.images),
+            labels=decoder.repeat(data.labels),
+            probabilities=None if data.probabilities is None else decoder.repeat(data.probabilities),
+        )
+
     def to_torch(self) -> TensorDataset:
-        """Normalised images (float32, n c h w) and labels (int64), ready for a `DataLoader`."""
-        return TensorDataset(self.data.normalised(), self.labels)
+        """The training set, ready for a `DataLoader`: normalised images (float32, n c h w) and targets, which
+        are class indices (int64, n) or class probabilities (float32, n k)."""
+        data = self.training_set()
+        return TensorDataset(data.normalised(), data.targets)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the artifact: `condensed.safetensors`, `data/train.parquet`, the card and its picture.
@@ -113,13 +154,17 @@ class CondensedDataset:
 
     def contents(self) -> dict[str, bytes]:
         """The artifact's files, by name."""
-        tensors = {"images": self.images, "labels": self.labels}
+        record = self.record | {"recipe": self.recipe.record()}
         return {
             PICTURE: png(picture(self.data)),
             PARQUET: _parquet(self.data),
-            CARD: card(self.data, self.recipe, self.record).encode(),
-            TENSORS: pack_tensors(tensors, "record", self.record | {"recipe": asdict(self.recipe)}),
+            CARD: card(self.data, self.recipe, self.record, self.stored_bytes).encode(),
+            TENSORS: pack_tensors(self._tensors(), "record", record),
         }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        soft = {} if self.probabilities is None else {"probabilities": self.probabilities}
+        return {"images": self.images, "labels": self.labels, **soft}
 
     @classmethod
     def load(cls, folder: str | Path) -> CondensedDataset:
@@ -214,9 +259,10 @@ def _checked(path: Path, record: dict[str, Any], tensors: dict[str, Tensor]) -> 
     try:
         about = msgspec.convert(record, ArtifactRecord)
         recipe = Recipe.from_record(record.pop("recipe"))
-        images, labels = tensors["images"], tensors["labels"]
-        _require_consistent(images, labels, about)
-        data = ImageDataset(images, labels, about.class_names, about.mean, about.std, about.data.name)
+        images, labels, soft = tensors["images"], tensors["labels"], tensors.get("probabilities")
+        _require_consistent(images, labels, soft, about)
+        data = ImageDataset(images, labels, about.class_names, about.mean, about.std, about.data.name,
+                            probabilities=soft)  # fmt: skip
         if not data.normalised().isfinite().all():
             raise ValueError("images that are infinite or NaN, normalised")
     except KeyError as error:
@@ -226,7 +272,7 @@ def _checked(path: Path, record: dict[str, Any], tensors: dict[str, Tensor]) -> 
     return CondensedDataset(data, recipe, record)
 
 
-def _require_consistent(images: Tensor, labels: Tensor, about: ArtifactRecord) -> None:
+def _require_consistent(images: Tensor, labels: Tensor, soft: Tensor | None, about: ArtifactRecord) -> None:
     classes = len(about.class_names)
     n = about.ipc * classes
     if (images.dtype, images.shape) != (torch.float32, (n, *about.data.image_shape)):
@@ -240,12 +286,19 @@ def _require_consistent(images: Tensor, labels: Tensor, about: ArtifactRecord) -
         )
     if not torch.equal(labels.sort().values, torch.arange(classes).repeat_interleave(about.ipc)):
         raise ValueError(f"labels that are not {about.ipc} of each of {classes} classes")
-    if about.indices is not None and len(about.indices) != n:
-        raise ValueError(f"{len(about.indices)} indices of {n} images")
+    if soft is not None:
+        if soft.dtype != torch.float32:
+            raise ValueError(f"probabilities that are {soft.dtype}; expected torch.float32")
+        if wrong := improbable(soft, n, classes):
+            raise ValueError(wrong)
+    parts = about.decoder.factor**2 if about.decoder else 1
+    if about.indices is not None and len(about.indices) != n * parts:
+        raise ValueError(f"{len(about.indices)} indices of {n * parts} images")
 
 
 def _parquet(data: ImageDataset) -> bytes:
-    """Columns `image` (8-bit PNG, clipped, to look at), `pixels` (the exact float32 values) and `label`."""
+    """Columns `image` (8-bit PNG, clipped, to look at), `pixels` (the exact float32 values), `label` and,
+    where there are any, `probabilities`: of the images as they are stored."""
     import datasets
     import pyarrow.parquet
 
@@ -261,6 +314,9 @@ def _parquet(data: ImageDataset) -> bytes:
         "pixels": data.images.numpy(),
         "label": data.labels.tolist(),
     }
+    if data.probabilities is not None:
+        features["probabilities"] = datasets.List(datasets.Value("float32"), length=data.classes)
+        rows["probabilities"] = data.probabilities.numpy()
     buffer = io.BytesIO()
     with quiet_datasets():
         datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from datacondense.data.source import Source
+from datacondense.decoders import UNDECODED, MultiFormation
 
 #: The version of the record that is written; newer ones are not read.
 SCHEMA = 1
@@ -36,6 +37,29 @@ class DataRecord(msgspec.Struct, kw_only=True):
     source: Source | None = None
 
 
+class DecoderRecord(msgspec.Struct, kw_only=True):
+    """How stored images become those that networks are trained on."""
+
+    name: Literal["multi-formation"]
+    factor: Annotated[int, Meta(ge=2)]
+
+
+class RelabelledRecord(msgspec.Struct, kw_only=True):
+    """The ensemble that gave a set its class probabilities after it was condensed."""
+
+    network: Identifier
+    networks: Count
+    temperature: Annotated[float, Meta(gt=0)]
+    recipe: dict[str, Any]
+    seed: int
+    """Of the first network; each of the others has the next."""
+    data: str
+    """The fingerprint of the real images."""
+    precision: str
+    compiled: bool
+    versions: dict[str, str]
+
+
 class Record(msgspec.Struct, kw_only=True):
     """Everything that determined the images. What came later has the value that all runs had before."""
 
@@ -46,11 +70,17 @@ class Record(msgspec.Struct, kw_only=True):
     seed: int
     precision: str
     compiled: bool = False
+    validation: float = 0.0
+    """The part of each class that was held out to decide which state the artifact has."""
     class_names: tuple[ClassName, ...]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Meta(gt=0)], ...]
     data: DataRecord
     versions: dict[str, str]
+    decoder: DecoderRecord | None = None
+    """None: images are trained on as they are stored."""
+    relabelled: RelabelledRecord | None = None
+    """None: the class probabilities, if there are any, are those of the method."""
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) < len(self.class_names):
@@ -59,6 +89,8 @@ class Record(msgspec.Struct, kw_only=True):
             raise ValueError("mean and std do not have one number per channel")
         if "datacondense" not in self.versions:
             raise ValueError("the version of datacondense is missing")
+        if self.decoder and self.decoder.factor > min(self.data.image_shape[1:]):
+            raise ValueError(f"a decoder of factor {self.decoder.factor}, more than the images have pixels")
         if not (self.method.name.isprintable() and self.network.isprintable()):
             raise ValueError("the name of method or network is not printable")
 
@@ -69,6 +101,18 @@ class Record(msgspec.Struct, kw_only=True):
             about.pop(said, None)
         del about["method"]["reference"], about["data"]["source"]  # the same images may have moved
         return about
+
+
+def decoder_record(decoder: MultiFormation) -> dict[str, Any]:
+    """The decoder as an entry of a record, which one that changes nothing does not have."""
+    if decoder.parts == 1:
+        return {}
+    return {"decoder": {"name": "multi-formation", "factor": decoder.factor}}
+
+
+def recorded_decoder(record: dict[str, Any]) -> MultiFormation:
+    """The decoder of a checked record."""
+    return MultiFormation(record["decoder"]["factor"]) if record.get("decoder") else UNDECODED
 
 
 class ArtifactRecord(Record, kw_only=True):

@@ -16,10 +16,13 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    report_command,
 )
+from datacondense.cli.help import UNSAID
+from datacondense.cli.settings import AUTO
 from datacondense.condensing import condense
 from datacondense.errors import COUNT, printable
-from datacondense.methods import METHODS, Method
+from datacondense.methods import METHODS, Method, default_method
 from datacondense.networks import parse_network
 
 
@@ -32,13 +35,31 @@ def run(
         str,
         arg(
             metavar="METHOD",
-            help=f"How to condense: {', '.join(METHODS)}. Its settings are the flags below; "
+            help=f"How to condense: {', '.join(METHODS)}; auto is gradient-matching with the paper's "
+            f"settings, or with --minutes {default_method(0)}. Its settings are the flags below; "
             "`condense --method METHOD --help` shows those of another.",
         ),
-    ] = "gradient-matching",
+    ] = AUTO,
     network: Annotated[
         str, arg(metavar="NETWORK", help=f"The condensing network: {KNOWN_NETWORKS}.")
     ] = "convnet",
+    minutes: Annotated[
+        float | None,
+        arg(
+            metavar="M",
+            help="Make the best set of so many minutes: stop after the iteration in which they have passed. "
+            "With --resume, a set so made is improved when more minutes are given.",
+        ),
+    ] = None,
+    validation: Annotated[
+        float | None,
+        arg(
+            metavar="PART",
+            help="Hold out this part of the training images; on it, networks trained on the set are compared "
+            "now and then, and the newest images are kept unless they do worse.",
+            help_behavior_hint="(default: 0.05 with --minutes, otherwise none)",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -46,6 +67,14 @@ def run(
     ] = None,
     resume: Annotated[Switch, arg(help="Continue from the checkpoint in the output folder.")] = False,
     overwrite: Annotated[Switch, arg(help="Replace what an earlier run left in the output folder.")] = False,
+    snapshot_every: Annotated[
+        int | None, UNSAID, arg(metavar="N", help="Keep the images after every N iterations, for `report`.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="DIR", help="Write metrics, pictures and settings there for TensorBoard, meanwhile."),
+    ] = None,
     quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
@@ -55,7 +84,7 @@ def run(
     architecture = parse_network(network)
     machine = hardware.detect()
     real = reading.load(data, seed)
-    folder = out or Path("runs") / f"{real.train.name}-{method}-ipc{ipc}-seed{seed}".replace("/", "-")
+    folder = out or Path("runs") / f"{real.train.name}-{settings.name}-ipc{ipc}-seed{seed}".replace("/", "-")
     condensed = condense(
         real.train,
         ipc,
@@ -64,11 +93,16 @@ def run(
         seed=seed,
         machine=machine,
         out=folder,
+        minutes=minutes,
+        validation=validation,
         resume=resume,
         overwrite=overwrite,
+        snapshot_every=snapshot_every,
+        tensorboard=tensorboard,
         progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]
     if network != TrainingFlags().networks:
         following += ["--networks", network]
     print(printable(f"{condensed!r} is in {folder}; next: {shlex.join(following)}"))
+    print(printable(f"report: {report_command([folder])}"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +18,7 @@ from datacondense.errors import COUNT
 from datacondense.files import require_new_file, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.networks import NETWORKS, Network, parse_network, split_networks
+from datacondense.sets import load_condensed, ready_sets
 from datacondense.training import Recipe
 
 Data = Annotated[
@@ -67,6 +70,22 @@ class DataFlags:
             return _noted(load_dataset(replace(source, **flags)))
         how = {name: getattr(source, name) for name in asdict(self)} | flags
         return _noted(load_dataset(data, **how, seed=source.split_seed or 0))
+
+
+def report_command(folders: Sequence[Path], scores: Path | None = None) -> str:
+    """The command that makes the report of these sets."""
+    out = f"{folders[0]}.html" if len(folders) == 1 else "report.html"
+    known = ["--scores", str(scores)] if scores else []
+    return shlex.join(["datacondense", "report", *map(str, folders), *known, "--out", out])
+
+
+def load_set(place: Path) -> CondensedDataset:
+    """The artifact in a folder or, where there is nothing of this name, the ready set."""
+    return (
+        load_condensed(str(place))
+        if not place.exists() and str(place) in ready_sets()
+        else CondensedDataset.load(place)
+    )
 
 
 def remembered(condensed: CondensedDataset) -> Source:

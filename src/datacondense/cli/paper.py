@@ -1,4 +1,4 @@
-"""`datacondense paper`: the paper's tables, measured."""
+"""`datacondense paper`: the paper's tables and the frontier, measured."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.cli.flags import MachineFlags, Switch
-from datacondense.errors import COUNT, unknown_name
+from datacondense.cli.frontier import FrontierFlags
+from datacondense.cli.help import UNSAID
+from datacondense.errors import COUNT, UsageError, unknown_name
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
+from datacondense.experiments.paper.frontier.page import frontier_section
+from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.files import require_ours, require_writable_folder
+from datacondense.files import require_ours, require_writable_folder, write_atomically
+from datacondense.machine import Machine
+from datacondense.report import require_report
+from datacondense.text import duration
 
 
 def run(
     table: Annotated[
         Positional[str],
-        arg(metavar="TABLE", help=f"report, which only shows all tables, or: {', '.join(TABLES)}."),
+        arg(
+            metavar="TABLE",
+            help=f"report, which only shows all tables; frontier, accuracy against time; or: "
+            f"{', '.join(TABLES)}.",
+        ),
     ],
     /,
     rows: Annotated[
@@ -50,15 +61,31 @@ def run(
             help_behavior_hint="(default: on the screen)",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="FILE", help="Write all tables and plots there, as one page to look at."),
+    ] = None,
+    frontier: OmitArgPrefixes[FrontierFlags] = FrontierFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper and compare it with the paper's numbers; finished cells are skipped."""
     folders = Folders(results, runs)
     if report:
         require_ours(report, "--report")
-    if table != "report":
+    if html:
+        require_report()
+        require_ours(html, "--html")
+    if table == "frontier":
+        if workers != 1:
+            raise UsageError(
+                "paper frontier measures time and needs the machine for itself; leave out --workers"
+            )
+        if _frontier(frontier, folders, hardware.detect(), dry_run=dry_run):
+            return
+    elif table != "report":
         if table not in TABLES:
-            raise unknown_name("table", table, [*TABLES, "report"])
+            raise unknown_name("table", table, [*TABLES, "frontier", "report"])
         if scale not in SCALES:
             raise unknown_name("scale", scale, SCALES)
         COUNT.require("--workers", workers)
@@ -72,14 +99,43 @@ def run(
             pace = "at the pace of what is finished" if expected.finished else "without compilation"
             print(f"estimate for one worker, {pace}: {_duration(sum(expected.seconds))}")
             return
-        require_writable_folder(results, 10_000_000, "--results")
-        require_writable_folder(runs, 100_000_000, "--runs")
+        _require_writable(folders)
         run_table(table, entries, folders, machine, workers=workers)
     if report:
         write_book(folders, report)
         print(report)
+    if html:
+        from datacondense.experiments.paper.page import results_page
+
+        write_atomically(html, results_page(folders).encode())
+        print(html)
+    if report or html:
+        return
+    if table == "frontier":
+        print(frontier_section(folders.results), end="")
     else:
         print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")
+
+
+def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_run: bool) -> bool:
+    """Say what there is to do and measure it; True where nothing but saying was asked for."""
+    points = flags.points()
+    needed = estimate_frontier(points, folders, machine)
+    for point, seconds in zip(points, needed, strict=True) if dry_run else ():
+        state = "finished" if result_of(point, folders) else f"to do, about {duration(seconds)}"
+        print(f"{point.title}: {state}  {point.id}")
+    left = sum(seconds > 0 for seconds in needed)
+    expected = f"about {duration(sum(needed))}, without compilation"
+    print(f"{left} of {len(points)} points to do for seed {flags.seed}, {expected}", flush=True)
+    if not dry_run:
+        _require_writable(folders)
+        run_frontier(points, folders, machine)
+    return dry_run
+
+
+def _require_writable(folders: Folders) -> None:
+    require_writable_folder(folders.results, 10_000_000, "--results")
+    require_writable_folder(folders.runs, 100_000_000, "--runs")
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,10 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, arg
 
 from datacondense.errors import UsageError, unknown_name
-from datacondense.methods import METHODS, GradientMatching, Method
+from datacondense.methods import METHODS, Method, default_method
+
+#: The method for the time there is.
+AUTO = "auto"
 
 
 def take_settings(run: Callable[..., None], flag: str, words: Sequence[str]) -> None:
@@ -32,10 +35,13 @@ def _named(flag: str, words: Sequence[str]) -> type[Method]:
         found, _, name = word.partition("=")
         if found == flag:
             name = name or next(iter(words[position + 1 :]), "")
+            if name == AUTO:
+                break
             if name not in METHODS:
-                raise unknown_name("method", name, METHODS)
+                raise unknown_name("method", name, [AUTO, *METHODS])
             return METHODS[name]
-    return GradientMatching
+    timed = any(word.partition("=")[0] == "--minutes" for word in words)
+    return METHODS[default_method(0 if timed else None)]
 
 
 def _require_own(method: type[Method], words: Sequence[str]) -> None:

@@ -45,6 +45,9 @@ class ImageDataset:
     """Whether some of the images were JPEG files, which lose detail; results say so."""
     source: Source | None = None
     """Where the images were read from; None for data that came from memory. A subset keeps it."""
+    probabilities: Float[Tensor, "n k"] | None = None
+    """Of each image the probability of every class, which networks learn instead of its label; None: the
+    label is all that is known."""
 
     @classmethod
     def create(
@@ -55,12 +58,14 @@ class ImageDataset:
         *,
         name: str = "arrays",
         statistics_of: ImageDataset | None = None,
+        probabilities: Float[Tensor, "n k"] | None = None,
     ) -> ImageDataset:
         """Checked images and labels, with mean and std measured here or taken from `statistics_of`.
 
         Raises:
             DatacondenseError: no images; numbers of images and labels differ; values that are neither uint8
-                nor finite floats in [0, 1]; labels outside 0..k−1.
+                nor finite floats in [0, 1]; labels outside 0..k−1; probabilities of an image that are
+                negative or do not sum to 1.
         """
         if len(images) == 0:
             raise DatacondenseError(f"{name}: found no images; at least one per class is needed")
@@ -82,8 +87,12 @@ class ImageDataset:
                 f"{name}: labels run from {low} to {high}; expected 0 to {len(class_names) - 1}, "
                 f"one for each of the {len(class_names)} class names"
             )
+        if probabilities is not None:
+            if wrong := improbable(probabilities, len(images), len(class_names)):
+                raise DatacondenseError(f"{name}: found {wrong}")
+            probabilities = probabilities.to(torch.float32)
         mean, std = (statistics_of.mean, statistics_of.std) if statistics_of else _channel_statistics(images)
-        return cls(images, labels, tuple(class_names), mean, std, name)
+        return cls(images, labels, tuple(class_names), mean, std, name, probabilities=probabilities)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -118,6 +127,11 @@ class ImageDataset:
         """
         own_folder = self.source is not None and Path(self.source.data).is_absolute()
         return None if own_folder else self.name
+
+    @property
+    def targets(self) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
+        """What networks learn to predict: the probabilities where there are any, otherwise the labels."""
+        return self.labels if self.probabilities is None else self.probabilities
 
     @property
     def image_shape(self) -> ImageShape:
@@ -157,7 +171,8 @@ class ImageDataset:
 
     def subset(self, indices: Int[Tensor, " m"]) -> ImageDataset:
         """The images at `indices`, with the same classes, mean and std."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        soft = None if self.probabilities is None else self.probabilities[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], probabilities=soft)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -173,10 +188,11 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shape, pixels and labels: two datasets with the same one are the same."""
+        """SHA-256 over shape, pixels and targets: two datasets with the same one are the same."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.contiguous().cpu().numpy().data)
+        for tensor in (self.images, self.labels, self.probabilities):
+            if tensor is not None:
+                digest.update(tensor.contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
     def require_trainable(self) -> None:
@@ -196,6 +212,26 @@ class ImageDataset:
                 f"{self.name}: no training image for class {', '.join(map(repr, empty))}; "
                 "add images or leave the class out of the class names"
             )
+
+
+def improbable(probabilities: Tensor, n: int, classes: int) -> str | None:
+    """What is wrong with the class probabilities of `n` images: found and expected, in one clause; None where
+    they are floating point numbers of at least 0 that sum to 1 for each image.
+    """
+    if probabilities.shape != (n, classes) or not probabilities.is_floating_point():
+        return (
+            f"probabilities of shape {tuple(probabilities.shape)} and {probabilities.dtype}; "
+            f"expected floating point numbers of shape {(n, classes)}"
+        )
+    sums = probabilities.double().sum(1)
+    fits = (probabilities >= 0).all(1) & ((sums - 1).abs() < 1e-3)  # NaN and infinity do not
+    if not fits.all():
+        worst = int((~fits).nonzero()[0])
+        return (
+            f"probabilities of image {worst} from {float(probabilities[worst].min()):.4g} that sum to "
+            f"{float(sums[worst]):.4g}; expected at least 0 and a sum of 1"
+        )
+    return None
 
 
 def _checked_pixels(images: Shaped[Tensor, "n c h w"], name: str) -> Shaped[Tensor, "n c h w"]:

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datacondense.artifact.condensed import CondensedDataset
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import UsageError
+from datacondense.evaluation.predictions import Predictions
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.learner import Learner
 from datacondense.machine import Machine
@@ -92,10 +93,11 @@ def evaluate(
         )
     data, recipe, test = _images(training), recipe or _recipe(training), _test_images(training, test)
     machine = machine or Machine.detect()
-    return Score(tuple(_accuracies(data, test, network, range(trials), recipe, seed, machine, progress)))
+    tested = _tested(data, test, network, range(trials), recipe, seed, machine, progress)
+    return Score(tuple(predictions.accuracy for predictions in tested))
 
 
-def _accuracies(
+def _tested(
     data: ImageDataset,
     test: ImageDataset,
     network: Network,
@@ -104,8 +106,8 @@ def _accuracies(
     seed: int,
     machine: Machine,
     progress: bool | None,
-) -> Iterator[float]:
-    """Of trial after trial, up to `trials.stop`; those before `trials.start` are done."""
+) -> Iterator[Predictions]:
+    """Those of trial after trial, up to `trials.stop`; those before `trials.start` are done."""
     if trials.stop < 1:
         raise UsageError(f"at least one trial is needed; found {trials.stop}")
     require_same_shape(data, test)
@@ -120,10 +122,11 @@ def _accuracies(
             with global_stream(seed, "evaluation weights", trial):  # dropout, too, draws from it
                 learner.draw()
                 order = stream(seed, "evaluation order", trial)
-                learner.train(data.images, data.labels, recipe, order, prepare=data.normalise,
+                learner.train(data.images, data.targets, recipe, order, prepare=data.normalise,
                               observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
-            found = learner.accuracy(test.images, test.labels, prepare=data.normalise)
-            shown.finish({"accuracy": found})
+            predicted = learner.predict(test.images, prepare=data.normalise).argmax(1)
+            found = Predictions.count(predicted, test.labels, test.classes)
+            shown.finish({"accuracy": found.accuracy})
             yield found
 
 
@@ -163,7 +166,7 @@ def evaluate_recorded(
             "training": [data.fingerprint, data.mean, data.std],
             "test": test.fingerprint,
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
-            "recipe": asdict(recipe),
+            "recipe": recipe.record(),
             "seed": seed,
         },
         trials,
@@ -175,8 +178,8 @@ def evaluate_recorded(
         )
     earlier = done.seconds
     missing = range(len(done.accuracies), trials)
-    for found in _accuracies(data, test, network, missing, recipe, seed, machine, progress):
-        done.accuracies.append(found)
+    for found in _tested(data, test, network, missing, recipe, seed, machine, progress):
+        done.add(found)
         done.seconds = earlier + time.perf_counter() - started
         done.save()
     score = Score(tuple(done.accuracies))
@@ -184,13 +187,14 @@ def evaluate_recorded(
         "mean": score.mean,
         "std": score.std,
         "accuracies": score.accuracies,
-        "recipe": asdict(recipe),
+        **done.by_class(),
+        "recipe": recipe.record(),
         "run": {"seed": seed, **circumstances, "seconds": round(done.seconds, 1)},
     }
 
 
 def _images(training: CondensedDataset | ImageDataset) -> ImageDataset:
-    return training.data if isinstance(training, CondensedDataset) else training
+    return training.training_set() if isinstance(training, CondensedDataset) else training
 
 
 def _recipe(training: CondensedDataset | ImageDataset) -> Recipe:

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from datacondense.stopping import check_stop
 
+#: Class indices or class probabilities, of each image.
+Targets = Int[Tensor, " n"] | Float[Tensor, "n k"]
+
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that gradients are taken for, by name, in the order of the network."""
@@ -21,7 +24,7 @@ def loss_and_gradient(
     forward: Callable[[Tensor], Tensor],
     parameters: Sequence[Tensor],
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    targets: Targets,
     piece: int | None = None,
 ) -> tuple[Float[Tensor, ""], tuple[Float[Tensor, ...], ...]]:
     """The mean cross-entropy over a batch and its ∇θ: one tensor per parameter, zero where unused.
@@ -36,10 +39,10 @@ def loss_and_gradient(
     total = [torch.zeros_like(p) for p in parameters]
     mean = total[0].new_zeros(())
     step = piece or len(images)
-    for part, part_labels in zip(images.split(step), labels.split(step), strict=True):
+    for part, part_targets in zip(images.split(step), torch.split(targets, step), strict=True):
         check_stop()
         output = forward(part)
-        loss = F.cross_entropy(output.to(total[0].dtype), part_labels, reduction="sum") / len(images)
+        loss = F.cross_entropy(output.to(total[0].dtype), part_targets, reduction="sum") / len(images)
         mean += loss.detach()
         for sum_, gradient in zip(
             total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True

@@ -17,14 +17,14 @@ from typing import TypeVar
 from weakref import WeakSet
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datacondense.matching.distance import Distance, gradient_distance
-from datacondense.matching.gradients import trainable
+from datacondense.matching.gradients import Targets, trainable
 from datacondense.matching.operations import autocast_dtype, differentiable_norms, products_in
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ DirectionalDerivative = Callable[[Loss, Parameters, Tensor, Parameters], Tensor]
 def pull_back(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    targets: Targets,
     real_gradient: Sequence[Float[Tensor, ...]],
     distance: Distance = "paper",
     *,
@@ -58,9 +58,9 @@ def pull_back(
             differentiated (attention, softmax, gated linear units).
     """
     if directional is None:
-        return _first_that_works(pull_back, network, images, labels, real_gradient, distance,
+        return _first_that_works(pull_back, network, images, targets, real_gradient, distance,
                                  count_vectors=count_vectors)  # fmt: skip
-    loss, parameters = _loss(network, labels), {n: p.detach() for n, p in trainable(network).items()}
+    loss, parameters = _loss(network, targets), {n: p.detach() for n, p in trainable(network).items()}
 
     def compared(g_s: Parameters) -> Tensor:
         return gradient_distance([g_s[name] for name in parameters], real_gradient, distance,
@@ -76,7 +76,7 @@ def directional_gradient(
     network: nn.Module,
     parameters: Parameters,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    targets: Targets,
     v: Parameters,
     *,
     directional: DirectionalDerivative | None = None,
@@ -90,8 +90,8 @@ def directional_gradient(
         v: the direction, of the same names and shapes.
     """
     if directional is None:
-        return _first_that_works(directional_gradient, network, parameters, images, labels, v)
-    loss = _loss(network, labels)
+        return _first_that_works(directional_gradient, network, parameters, images, targets, v)
+    loss = _loss(network, targets)
 
     def derivative(parameters: Parameters, images: Tensor) -> Tensor:
         return directional(loss, parameters, images, v)
@@ -139,7 +139,7 @@ def _load_forward_mode() -> None:
         jvp(torch.exp, (torch.zeros(1),), (torch.zeros(1),))
 
 
-def _loss(network: nn.Module, labels: Int[Tensor, " n"]) -> Loss:
+def _loss(network: nn.Module, targets: Targets) -> Loss:
     """The mean cross-entropy as a pure function of parameters and images."""
 
     def loss(parameters: Parameters, images: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
@@ -147,6 +147,6 @@ def _loss(network: nn.Module, labels: Int[Tensor, " n"]) -> Loss:
         precision, plainly = autocast_dtype(images), torch.autocast(images.device.type, enabled=False)
         with plainly, products_in(precision), differentiable_norms():
             logits = functional_call(network, {**parameters, **buffers}, (images,))
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, targets)
 
     return loss

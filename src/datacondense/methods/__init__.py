@@ -1,13 +1,20 @@
 """The methods: each a frozen dataclass of settings in a file of its own."""
 
 from datacondense.errors import UsageError, unknown_name
+from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
+from datacondense.methods.dcc import DCC
 from datacondense.methods.distribution_matching import DistributionMatching
+from datacondense.methods.dream import DREAM
+from datacondense.methods.dsa import DSA
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
+from datacondense.methods.idc import IDC
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
+from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
@@ -17,15 +24,27 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         GradientMatching,
+        DSA,
+        DCC,
         DistributionMatching,
+        IDC,
+        DREAM,
+        AccDD,
         DatasetDistillation,
         RandomSelection,
         Herding,
         KCenter,
+        KMeans,
         Forgetting,
         NearestMean,
+        Mosaic,
     )
 }
+
+
+def default_method(minutes: int | float | None) -> str:
+    """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
+    return "gradient-matching" if minutes is None else "distribution-matching"
 
 
 def as_method(method: Method | str) -> Method:
@@ -47,18 +66,26 @@ def as_method(method: Method | str) -> Method:
 
 
 __all__ = [
+    "DCC",
+    "DREAM",
+    "DSA",
+    "IDC",
     "METHODS",
+    "AccDD",
     "DatasetDistillation",
     "DistributionMatching",
     "Forgetting",
     "GradientMatching",
     "Herding",
     "KCenter",
+    "KMeans",
     "Method",
+    "Mosaic",
     "NearestMean",
     "RandomSelection",
     "State",
     "Task",
     "as_method",
+    "default_method",
     "loops_for",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datacondense.augmentation import Augmentation, Transform, draw, untouched
 from datacondense.data.images import ImageDataset, ImageShape
+from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.errors import UsageError
 from datacondense.learner import Learner
 from datacondense.machine import Machine
@@ -103,25 +104,38 @@ class State:
     """
 
     images: Float[Tensor, "n c h w"]
-    """Normalised."""
+    """Normalised, as they are stored: see `Method.decoder`."""
     labels: Int[Tensor, " n"]
+    """The class that each image counts for."""
+    probabilities: Float[Tensor, "n k"] | None = field(default=None, kw_only=True)
+    """Of the classes, where a method learns or has them: networks are trained on them, not on the labels."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All of it, by name; probabilities only where there are any."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.probabilities is None:
+            del named["probabilities"]
+        return named
+
+    @property
+    def targets(self) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
+        """What networks learn to predict: the probabilities where there are any, otherwise the labels."""
+        return self.labels if self.probabilities is None else self.probabilities
 
 
 @dataclass(frozen=True)
 class Chosen(State):
-    """Images that are real ones."""
+    """Images that are real ones, or mosaics of them."""
 
-    indices: Int[Tensor, " n"]
-    """Their positions in the real data."""
+    indices: Int[Tensor, " m"]
+    """Positions in the real data: of each image, or of the parts of each in turn."""
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses and final."""
+    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses; what is only a choice of a
+    method's settings is a subclass of it with a name, a reference and other defaults.
+    """
 
     name: ClassVar[str]
     """On the command line and in records."""
@@ -142,6 +156,12 @@ class Method(ABC):
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
 
+    @property
+    def decoder(self) -> MultiFormation:
+        """How the images of a state become those that networks are trained on: as they are, unless a method
+        says otherwise. `ipc` counts the images of a state."""
+        return UNDECODED
+
     def passes(self, task: Task) -> int:
         """About how many images go forward and backward through the network in all: is it worth compiling?
 
@@ -150,9 +170,9 @@ class Method(ABC):
         seen = sum(min(_REAL_BATCH, len(members)) for members in task.real.indices_by_class)
         return self.steps * seen
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
-        """The settings, with those filled in that follow from ipc, the number of real images and the
-        condensing network (None where it is not known)."""
+    def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
+        """The settings, with those filled in that follow from ipc, the number and shape of the real images
+        and the condensing network (None where it is not known)."""
         return asdict(self)
 
     def plan(self, task: Task) -> str:
@@ -173,13 +193,17 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Selection(Method):
-    """A method that chooses ipc real images of each class, all in `init`, and takes no steps."""
+    """A method that chooses ipc real images of each class, all in `init`, and takes no steps.
+
+    With a `decoder` that makes several images of one, it chooses so many times ipc, and stores mosaics of
+    them.
+    """
 
     state: ClassVar[type[State]] = Chosen
 
     @abstractmethod
     def choose(self, task: Task) -> Int[Tensor, " n"]:
-        """Positions of ipc different images of each class in turn."""
+        """Positions of different images: ipc (times the decoder's parts) of each class in turn."""
 
     @property
     def steps(self) -> int:
@@ -190,11 +214,11 @@ class Selection(Method):
         """The chosen images.
 
         Raises:
-            UsageError: a class has fewer images than ipc.
+            UsageError: a class has fewer images than are to be chosen.
         """
-        require_enough_images(task)
+        require_enough_images(task, self.decoder.parts)
         chosen = self.choose(task)
-        return Chosen(task.real_images(chosen), balanced_labels(task), chosen)
+        return Chosen(self.decoder.encode(task.real_images(chosen)), balanced_labels(task), chosen)
 
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
         """Never called."""
@@ -206,11 +230,12 @@ def balanced_labels(task: Task) -> Int[Tensor, " n"]:
     return torch.arange(task.real.classes).repeat_interleave(task.ipc)
 
 
-def require_enough_images(task: Task) -> None:
-    """Raise `UsageError` unless every class has at least ipc images."""
+def require_enough_images(task: Task, parts: int = 1) -> None:
+    """Raise `UsageError` unless every class has at least ipc images, or that many times `parts`."""
+    mosaics = f" in mosaics of {parts}" if parts > 1 else ""
     for name, members in zip(task.real.class_names, task.real.indices_by_class, strict=True):
-        if len(members) < task.ipc:
+        if len(members) < task.ipc * parts:
             raise UsageError(
-                f"{task.ipc} images per class were asked for, but class {name!r} has only {len(members)} "
-                "to choose from; lower --ipc"
+                f"{task.ipc * parts} images per class{mosaics} were asked for, but class {name!r} has only "
+                f"{len(members)} to choose from; lower --ipc"
             )

@@ -15,23 +15,39 @@ from datacondense.text import clock, duration, short, shown_shape
 
 #: The most classes that are counted one by one.
 _COUNTED = 12
+#: Seconds that people call hours.
+_HOURS = 2 * 3600
 
 
-def opening(task: Task, method: Method, done: int = 0) -> Iterator[str]:
-    """Lines for a person, the first of them before anything is measured; `done` steps are done already."""
+def opening(task: Task, method: Method, done: int = 0, minutes: int | float | None = None) -> Iterator[str]:
+    """Lines for a person; `done` steps are done already. Hours of work are announced in the first of them."""
+    passes = method.passes(task) * (method.steps - done) // max(1, method.steps)
+    seconds = passes * _pace(task) if passes else 0.0
+    if seconds > _HOURS and minutes is None and method.open_ended:
+        yield (
+            f"{method.name} with these settings takes hours here; --minutes M makes the best set of M minutes"
+        )
     yield counts(task.real)
     network = describe_network(task.network, task.real.image_shape)
     images = f"{task.ipc} image{'s' if task.ipc > 1 else ''} per class"
     what = f"{method.name}, {images}, {method.plan(task)}; {network}; {circumstances(task.machine)}"
     yield what
-    passes = method.passes(task) * (method.steps - done) // max(1, method.steps)
-    if passes:
-        yield time_ahead(passes, task.network, task.real, task.machine)
+    if minutes is not None and method.steps:
+        yield f"until {clock(60 * minutes)} at the latest, when the iteration that has begun ends"
+    elif passes:
+        yield _time_ahead(seconds, task.machine)
+
+
+def _pace(task: Task) -> float:
+    return seconds_per_image(task.network, task.real.image_shape, task.real.classes, task.machine)
 
 
 def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machine) -> str:
     """About how long so many images take, forward and backward, by a brief measurement."""
-    seconds = passes * seconds_per_image(network, data.image_shape, data.classes, machine)
+    return _time_ahead(passes * seconds_per_image(network, data.image_shape, data.classes, machine), machine)
+
+
+def _time_ahead(seconds: float, machine: Machine) -> str:
     if machine.compile:
         return f"less than {duration(seconds)}, as compiled code is faster; a measured estimate follows"
     return f"roughly {duration(seconds)}, until {clock(seconds)}; a measured estimate follows"

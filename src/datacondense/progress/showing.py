@@ -36,9 +36,14 @@ class Progress:
         unit: str = "iteration",
         images: int = 0,
         show: bool | None = None,
+        minutes: int | float | None = None,
     ) -> None:
-        """`images`: about how many of them go through the network in each unit."""
+        """`images`: about how many of them go through the network in each unit.
+
+        `minutes`: after which the work ends, if its units are not all done before. They are counted instead.
+        """
         self.title, self.total, self.unit, self.images, self.show = title, total, unit, images, show
+        self.minutes = minutes if total else None
         self._bar: tqdm[NoReturn] | None = None
         self._done, self._within, self._metrics = 0, 0.0, ""
         #: When the first piece was done, and where that was: it pays for set-up and compilation.
@@ -54,14 +59,15 @@ class Progress:
         for line in lines if self.show else ():
             tqdm.write(line, file=sys.stderr)
 
-    def start(self, done: int = 0) -> Progress:
-        """Begin, after the first `done` units."""
+    def start(self, done: int = 0, seconds: float = 0.0) -> Progress:
+        """Begin, after the first `done` units, which took so many `seconds`."""
         self._done, self._spoken = done, time.monotonic()
+        self._begun = self._spoken - seconds
         terminal = self.show is not False and sys.stderr.isatty() and self.total > 0
         self._lines = bool(self.show) and not terminal
         self._bar = tqdm(
-            total=self.total,
-            initial=done,
+            total=self.total if self.minutes is None else self.minutes,
+            initial=done if self.minutes is None else seconds / 60,
             desc=self.title,
             disable=not terminal,
             dynamic_ncols=True,
@@ -108,6 +114,9 @@ class Progress:
 
     def _move(self, within: float) -> None:
         assert self._bar is not None
+        if self.minutes is not None:
+            self._pass_time(self._bar, self.minutes)
+            return
         self._bar.update(within - self._within)
         self._within = within
         now, position = time.monotonic(), self._done + within
@@ -122,3 +131,10 @@ class Progress:
         if self._lines and self._estimated and now - self._spoken >= _MINUTE:
             self._spoken = now
             self.say([f"{position:.2f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left"])
+
+    def _pass_time(self, bar: tqdm[NoReturn], minutes: float) -> None:
+        now = time.monotonic()
+        bar.update(min((now - self._begun) / 60, minutes) - bar.n)
+        if self._lines and now - self._spoken >= _MINUTE:
+            self._spoken = now
+            self.say([f"{bar.n:.1f} of {minutes:g} minutes, {self._done} {self.unit}s{self._metrics}"])

@@ -45,8 +45,8 @@ class Examples:
 
     images: Float[Tensor, "n c h w"]
     """Normalised, each task by its own mean and std."""
-    targets: Int[Tensor, " n"]
-    """The output of each image's class."""
+    targets: Int[Tensor, " n"] | Float[Tensor, "n k"]
+    """The output of each image's class; where some images have class probabilities, those of all outputs."""
     allowed: Bool[Tensor, "n k"]
     """The outputs of each image's task."""
 
@@ -57,16 +57,20 @@ class Examples:
         for row, own in zip(allowed, outputs, strict=True):
             row[list(own)] = True
         task = torch.cat([torch.full((len(part),), i) for i, part in parts.items()])
-        return cls(
-            torch.cat([part.normalised() for part in parts.values()]),
-            torch.cat([torch.tensor(outputs[i])[part.labels] for i, part in parts.items()]),
-            allowed[task],
-        )
+        targets = torch.cat([torch.tensor(outputs[i])[part.labels] for i, part in parts.items()])
+        if any(part.probabilities is not None for part in parts.values()):
+            targets = F.one_hot(targets, allowed.shape[1]).float()
+            for i, part in parts.items():
+                if part.probabilities is not None:
+                    spread = torch.zeros(len(part), allowed.shape[1])
+                    spread[:, list(outputs[i])] = part.probabilities
+                    targets[task == i] = spread
+        return cls(torch.cat([part.normalised() for part in parts.values()]), targets, allowed[task])
 
 
 def incremental_loss(
     logits: Float[Tensor, "n k"],
-    targets: Int[Tensor, " n"],
+    targets: Int[Tensor, " n"] | Float[Tensor, "n k"],
     allowed: Bool[Tensor, "n k"],
     old: Sequence[tuple[Float[Tensor, "n k"], Outputs]] = (),
     temperature: float = 2.0,
@@ -75,13 +79,18 @@ def incremental_loss(
     distillation term per old output layer.
 
     Args:
-        targets: the output of each image's class.
+        targets: the output of each image's class, or probabilities of all outputs, 0 of those not allowed.
         allowed: the outputs of each image's task.
         old: (logits of an earlier network for the same images, the outputs to hold to them); the term is the
             mean cross-entropy between both softmaxes at `temperature`, not scaled by its square.
         temperature: the paper's 2.
     """
-    loss = F.cross_entropy(logits.masked_fill(~allowed, -torch.inf), targets)
+    logits_of_task = logits.masked_fill(~allowed, -torch.inf)
+    if targets.is_floating_point():
+        known = logits_of_task.log_softmax(1).masked_fill(~allowed, 0)
+        loss = -(targets.to(logits.dtype) * known).sum(1).mean()
+    else:
+        loss = F.cross_entropy(logits_of_task, targets)
     for earlier, outputs in old:
         soft = (earlier[:, list(outputs)].to(logits.dtype) / temperature).softmax(1)
         loss = loss + F.cross_entropy(logits[:, list(outputs)] / temperature, soft)

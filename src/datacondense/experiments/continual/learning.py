@@ -50,7 +50,7 @@ class Experiment:
         self.learner = Learner.for_images(network, shape, classes, self.machine)
 
     def images(self, stage: int) -> int:
-        """How many a stage learns from before fine-tuning: all new ones, and the memories."""
+        """How many a stage learns from before fine-tuning: all new ones, and the decoded memories."""
         return len(self.tasks[stage].train) + self._remembered(stage)
 
     def passes(self, stage: int) -> int:
@@ -61,7 +61,8 @@ class Experiment:
         return count
 
     def _remembered(self, tasks: int) -> int:
-        return self.settings.memory * sum(task.train.classes for task in self.tasks[:tasks])
+        per_class = self.settings.memory * self.settings.method.decoder.parts
+        return per_class * sum(task.train.classes for task in self.tasks[:tasks])
 
     def memory_folder(self, memories: Path, task: int, seed: int) -> Path:
         """Where the memory of a task lies."""
@@ -108,12 +109,13 @@ class Experiment:
 
     def _require_enough(self) -> None:
         """Raise `UsageError` where a selection would find too few images: else it shows stages later."""
+        needed = self.settings.memory * self.settings.method.decoder.parts
         for name, task in zip(self.names, self.tasks, strict=True):
             task.train.require_trainable()
             for class_name, members in zip(task.train.class_names, task.train.indices_by_class, strict=True):
-                if isinstance(self.settings.method, Selection) and len(members) < self.settings.memory:
+                if isinstance(self.settings.method, Selection) and len(members) < needed:
                     raise UsageError(
-                        f"a memory of {self.settings.memory} images per class was asked for, but class "
+                        f"a memory of {needed} images per class was asked for, but class "
                         f"{class_name!r} of task '{name}' has only {len(members)}; lower --memory"
                     )
 
@@ -155,7 +157,7 @@ class Trial:
         return Examples.of({i: self.memory(i) for i in range(stage + 1)}, self.experiment.outputs)
 
     def memory(self, task: int) -> ImageDataset:
-        """`settings.memory` images per class of a task: made when first needed, and found again."""
+        """`settings.memory` images per class of a task, decoded: made when first needed, and found again."""
         x = self.experiment
         if task not in self._kept:
             condensed = condense(
@@ -170,7 +172,7 @@ class Trial:
                 overwrite=self.replace,
                 progress=self.progress.show,
             )
-            self._kept[task] = condensed.data
+            self._kept[task] = condensed.training_set()
         return self._kept[task]
 
     def _predicted(self, examples: Examples, layers: list[Outputs]) -> list[tuple[Tensor, Outputs]]:

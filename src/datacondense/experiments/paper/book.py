@@ -12,6 +12,7 @@ from datacondense.errors import install_with
 from datacondense.experiments.continual.page import chain_plots, continual_section
 from datacondense.experiments.pages import UNCONVERGED, has_marks, update
 from datacondense.experiments.paper.curves import draw_curves, measured_lines
+from datacondense.experiments.paper.frontier.page import frontier_plots, frontier_section
 from datacondense.experiments.paper.measured import Measured, Run, candidates, read_runs
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import BASELINES, SCALES, TABLES, Entry, Table
@@ -20,9 +21,15 @@ from datacondense.experiments.search.page import search_plots, search_section
 from datacondense.files import MARKER, require_ours, write_atomically
 
 #: Pages beside the book → what is generated in them.
-PAGES = {"continual.md": continual_section, "search.md": search_section}
+PAGES = {
+    "continual.md": continual_section,
+    "frontier.md": frontier_section,
+    "search.md": search_section,
+}
 #: The plot beside the book.
 CURVES = "accuracy-by-ipc.png"
+#: Where it stands in the book.
+CURVES_LINE = f"![Accuracy against images per class, measured beside reported]({CURVES})"
 
 _HEAD = f"""# Results
 
@@ -41,6 +48,7 @@ Test accuracy in percent, *measured here / reported in the paper*: mean ± stand
 - **Unconverged**: some length was less than a tenth of the full one. Such a number does not say what the
   method reaches, and the plot leaves it out.
 - JPEG: measured on copies of the images that were compressed by JPEG.
+- How accuracy grows with the time that condensing takes: [the frontier](frontier.md).
 
 `datacondense paper TABLE` measures a table cell by cell at one of two scales; some numbers come from longer
 runs of `condense` and `evaluate`.
@@ -62,7 +70,7 @@ def write_book(folders: Folders, path: Path) -> None:
         DatacondenseError: `path` cannot be written; a result is not one.
     """
     results = folders.results
-    plots = chain_plots(results) | search_plots(results)
+    plots = chain_plots(results) | search_plots(results) | frontier_plots(results)
     if lines := measured_lines(read_runs(results)):
         plots[CURVES] = partial(draw_curves, lines)
     for file in (path, *map(path.with_name, plots)):
@@ -117,7 +125,7 @@ def _section(table: Table, found: Found, runs: list[Run]) -> str:
         text += "\nThe cost of condensing the first set of each:\n\n"
         text += _markdown(["data", "method", "iterations", "minutes", "peak memory", "on"], costs)
     if table.name == "accuracy-by-ipc" and measured_lines(runs):
-        text += f"\n![Accuracy against images per class, measured beside reported]({CURVES})\n"
+        text += f"\n{CURVES_LINE}\n"
     return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from datacondense.methods import Method
@@ -38,14 +38,14 @@ class Sets:
     def id(self, seed: int) -> str:
         """The name of one set: of its folder."""
         about = (self.data, self.method.name, f"ipc{self.ipc}", describe_network(self.network), f"seed{seed}")
-        return _named("-".join(about), self.configuration() | {"seed": seed})
+        return named("-".join(about), self.configuration() | {"seed": seed})
 
     def work_id(self, seed: int) -> str:
         """The name of the work that one set needs: selections by the same trained network share it."""
         if not isinstance(self.method, TrainedSelection):
             return self.id(seed)
         about = {"settings": telling(self.method), "network": describe_network(self.network)}
-        return _named(f"{self.data}-features-seed{seed}", about | {"seed": seed})
+        return named(f"{self.data}-features-seed{seed}", about | {"seed": seed})
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Cell:
             "data": self.data,
             "condensed": self.sets.configuration() if self.sets else "whole",
             "network": describe_network(self.network),
-            "recipe": asdict(self.recipe) if self.recipe else "learned",
+            "recipe": self.recipe.record() if self.recipe else "learned",
             "seeds": list(self.seeds),
             "trials": self.trials,
             "scale": self.scale,
@@ -87,9 +87,10 @@ class Cell:
         else:
             made = "whole"
         about = f"{self.data}-{made}-{describe_network(self.network)}-{self.scale}"
-        return _named(about, self.configuration())
+        return named(about, self.configuration())
 
 
-def _named(about: str, configuration: dict[str, Any]) -> str:
+def named(about: str, configuration: dict[str, Any]) -> str:
+    """A readable name that ends in a hash of the configuration."""
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
     return f"{re.sub(r'[^a-z0-9_]+', '-', about.lower()).strip('-')}-{digest[:10]}"

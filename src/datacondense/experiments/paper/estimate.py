@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from datacondense.data.images import ImageDataset
-from datacondense.experiments.paper.cells import Cell
+from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.machine import Machine
@@ -44,13 +44,12 @@ def estimate_time(cells: Sequence[Cell], folders: Folders, machine: Machine) -> 
         needed = 0.0
         if not folders.result(cell):
             if cell.sets:
-                task = Task(_blank(cell.data), cell.sets.ipc, cell.sets.network, 0, machine)
                 for seed in cell.seeds:
                     work = cell.sets.work_id(seed)
                     if work not in shared and not folders.has_set(cell.sets, seed):
-                        needed += cell.sets.method.passes(task) * _seconds(cell.data, task.network, machine)
+                        needed += condensing_seconds(cell.sets, machine)
                     shared.add(work)
-            needed += len(cell.seeds) * _evaluation(cell, machine)
+            needed += len(cell.seeds) * evaluation_seconds(cell, machine)
         seconds.append(pace * needed)
     return Estimate(seconds, finished)
 
@@ -73,7 +72,7 @@ def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[fl
     """What the evaluations of finished sets took of what is estimated for them, and how many they are."""
     here = (hardware(machine.device), machine.precision)
     taken = [
-        (run.seconds, _evaluation(cell, machine))
+        (run.seconds, evaluation_seconds(cell, machine))
         for cell in cells
         if (result := folders.result(cell))
         for run in (one.run for one in read_json(result, _Result).sets)
@@ -83,10 +82,16 @@ def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[fl
     return found / expected, len(taken)
 
 
-def _evaluation(cell: Cell, machine: Machine) -> float:
+def condensing_seconds(sets: Sets, machine: Machine) -> float:
+    """To make one set, without compilation."""
+    task = Task(_blank(sets.data), sets.ipc, sets.network, 0, machine)
+    return sets.method.passes(task) * _seconds(sets.data, sets.network, machine)
+
+
+def evaluation_seconds(cell: Cell, machine: Machine) -> float:
     """Seconds to train and test the networks of one set, without compilation."""
     images = DATA[cell.data]
-    n = cell.sets.ipc * CLASSES if cell.sets else images.train
+    n = cell.sets.ipc * cell.sets.method.decoder.parts * CLASSES if cell.sets else images.train
     epochs = cell.recipe.epochs if cell.recipe else 0  # a learned recipe is a few steps
     return cell.trials * (epochs * n + images.test // 3) * _seconds(cell.data, cell.network, machine)
 

@@ -219,6 +219,18 @@ class _EvaluationRecord(msgspec.Struct):
     condensed: _CondensedRecord | None = None
 
 
+def read_method(path: Path, record: dict[str, Any]) -> Method:
+    """The method that the file at `path` records.
+
+    Raises:
+        DatacondenseError: this version does not know it.
+    """
+    try:
+        return msgspec.convert(record, _MethodRecord).method()
+    except (KeyError, TypeError, ValueError) as error:
+        raise _of_another_version(path, error) from None
+
+
 def _of_cell(path: Path) -> Run:
     record = read_json(path, _CellRecord)
     about, sets = record.configuration, record.configuration.condensed

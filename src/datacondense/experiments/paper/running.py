@@ -224,7 +224,7 @@ class _Worker:
         made = run_result(self.folders.set(cell.sets, seed))
         return {
             "accuracies": result["accuracies"],
-            "condensed": {"seed": seed, "recipe": asdict(training.recipe), "run": made},
+            "condensed": {"seed": seed, "recipe": training.recipe.record(), "run": made},
             "run": result["run"],
         }
 

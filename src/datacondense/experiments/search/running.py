@@ -102,7 +102,7 @@ class _Job:
         with global_stream(self.seed, f"search weights {point.label}"):
             learner = Learner.for_images(point.network, data.image_shape, data.classes, machine).draw()
             order = stream(self.seed, f"search order {point.label}")
-            learner.train(data.images, data.labels, recipe, order, prepare=data.normalise)
+            learner.train(data.images, data.targets, recipe, order, prepare=data.normalise)
         parts = (self.validation, self.test) if stage.name == WHOLE else (self.validation,)
         found = [learner.accuracy(part.images, part.labels, prepare=data.normalise) for part in parts]
         return found[0], found[1] if len(found) > 1 else None
@@ -246,7 +246,7 @@ def _row(stage: Stage, ranking: Sequence[Measured], failed: dict[str, str]) -> d
     return {
         "images": stage.images,
         "steps": stage.steps,
-        "recipe": {name: value for name, value in asdict(stage.recipe).items() if name != "step_sizes"},
+        "recipe": {name: value for name, value in stage.recipe.record().items() if name != "step_sizes"},
         "made by": stage.cost,
         "networks": len(ranking),
         "failed": failed,

@@ -81,7 +81,7 @@ class Stage:
     training: ImageDataset
     recipe: Recipe
     images: int
-    """Different images, which have to be stored."""
+    """Different images that have to be stored; more may be decoded from them."""
     identity: dict[str, Any]
     """Settings that two processes must agree on to share the stage's study."""
     cost: RunResult | None = None
@@ -166,13 +166,13 @@ def stages_of(
             images, used = _stopped_early(training, replace(recipe, batch_size=batch), per_epoch, seed)
             stored, made_of = min(len(images), len(training)), [EARLY, ipc]
         elif proxy in artifacts:
-            images, cost = artifacts[proxy].data, run_result(Path(proxy))
-            stored, made_of = len(images), ["artifact", images.fingerprint]
+            images, cost = artifacts[proxy].training_set(), run_result(Path(proxy))
+            stored, made_of = len(artifacts[proxy]), ["artifact", images.fingerprint]
         else:
-            images = _selected(
+            selected = _selected(
                 training, proxy, ipc, seed, machine, out / "proxies" / f"{proxy}-ipc{ipc}", progress
             )
-            stored, made_of = len(images), [proxy, ipc]
+            images, stored, made_of = selected.training_set(), len(selected), [proxy, ipc]
         found.append(Stage(name, images, used, stored, of_proxies | {"set": made_of}, cost))
     images, used = _whole(training, recipe, settings.whole_updates, seed)
     identity = common | {"set": WHOLE, "updates": settings.whole_updates}
@@ -187,14 +187,14 @@ def _selected(
     machine: Machine,
     folder: Path,
     progress: bool | None,
-) -> ImageDataset:
+) -> CondensedDataset:
     """The selection in `folder`, made by whichever process comes first."""
     while True:
         with claimed(folder.parent / ".claims" / folder.name) as mine:
             if mine:
                 how = METHODS[method]()
                 return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
-                                resume=True, progress=progress).data  # fmt: skip
+                                resume=True, progress=progress)  # fmt: skip
         pause(0.5)
 
 

@@ -46,7 +46,7 @@ class TrainedSelection(Selection):
         """The training on the whole set."""
         return self.feature_recipe(len(task.real)).epochs * len(task.real)
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+    def effective(self, ipc: int, images: int, shape: Any, network: Network | None) -> dict[str, Any]:
         """The epochs by the number of images."""
         return asdict(self) | {"feature_epochs": self.feature_recipe(images).epochs}
 

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods.base import Selection, Task, require_enough_images
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
+from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
+from datacondense.methods.parts.batches import central_images
 
-#: What synthetic images are at first; `real` means randomly chosen.
-Initialisation = Literal["noise", "real", "herding", "k-center", "forgetting", "nearest-mean"]
+#: What synthetic images are at first. `real` means randomly chosen; `centres` is as `k-means`, but by the
+#: features of a network that is freshly drawn, not trained.
+Initialisation = Literal[
+    "noise", "real", "centres", "herding", "k-center", "k-means", "forgetting", "nearest-mean"
+]
 
-_SELECTIONS: dict[str, type[Selection]] = {m.name: m for m in (Herding, KCenter, Forgetting, NearestMean)}
+_SELECTIONS: dict[str, type[Selection]] = {
+    m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
+}
 
 
-def initial_images(task: Task, how: Initialisation) -> Float[Tensor, "n c h w"]:
+def initial_images(
+    task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED
+) -> Float[Tensor, "n c h w"]:
     """Normalised images on the machine, ipc of each class in turn.
 
-    A selection trains its network first, with default settings.
+    Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, with
+    default settings.
 
     Raises:
-        UsageError: a class has fewer real images than ipc, and `how` is not noise.
+        UsageError: a class has fewer real images than are needed, and `how` is not noise.
     """
     if how == "noise":
         shape = (task.ipc * task.real.classes, *task.real.image_shape)
         images = torch.randn(shape, generator=task.stream("initial images"))
         return images.to(task.machine.device, task.machine.dtype)
-    require_enough_images(task)
+    require_enough_images(task, decoder.parts)
+    task = replace(task, ipc=task.ipc * decoder.parts)
+    classes = range(task.real.classes)
     if how == "real":
-        classes = range(task.real.classes)
-        chosen = [task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes]
-        return task.real_images(torch.cat(chosen))
-    return task.real_images(_SELECTIONS[how]().choose(task))
+        chosen = torch.cat([task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes])
+    elif how == "centres":
+        chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
+    else:
+        chosen = _SELECTIONS[how]().choose(task)
+    return decoder.encode(task.real_images(chosen))

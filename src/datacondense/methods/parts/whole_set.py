@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +61,7 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
         UsageError: the network has no `nn.Linear` layer.
         DatacondenseError: the weights became infinite or NaN.
     """
-    settings = json.dumps(_settings(task, recipe), sort_keys=True)
+    settings = json.dumps(determining(task, recipe), sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()
     path = cache_folder() / f"network-{key[:32]}.safetensors"
     if path not in _LATEST:
@@ -77,15 +77,15 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
 _LATEST: dict[Path, WholeSetNetwork] = {}
 
 
-def _settings(task: Task, recipe: Recipe) -> dict[str, Any]:
-    """Everything that determines the trained network."""
+def determining(task: Task, recipe: Recipe) -> dict[str, Any]:
+    """Everything that determines a network trained on the real images by `recipe`."""
     return {
         "data": task.real.fingerprint,
         "mean": task.real.mean,
         "std": task.real.std,
         "network": describe_network(task.network),
         "layers": repr(task.fresh_learner().module),  # a user's code may have changed under the same name
-        "recipe": asdict(recipe),
+        "recipe": recipe.record(),
         "seed": task.seed,
         "precision": task.machine.precision,
         "device": task.machine.device.type,
@@ -143,7 +143,7 @@ class _Training:
                 with global_stream(self.task.seed, "whole set dropout", self.done):
                     self.learner.train(
                         real.images,
-                        real.labels,
+                        real.targets,
                         self.recipe,
                         self.task.stream("whole set order", self.done),
                         prepare=real.normalise,

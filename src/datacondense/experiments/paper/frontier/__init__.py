@@ -1,0 +1,1 @@
+"""The frontier: accuracy against the time that condensing took, a curve per method, beside selections."""

@@ -1,0 +1,320 @@
+"""The frontier: one run per curve, extended from budget to budget, all time counted, and its page."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from datacondense import (
+    ConvNet,
+    DistributionMatching,
+    GradientMatching,
+    Herding,
+    KMeans,
+    Machine,
+    RandomSelection,
+    Recipe,
+    condensing,
+)
+from datacondense.cli import main
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.evaluation.protocols import PROTOCOLS
+from datacondense.experiments.paper import Folders
+from datacondense.experiments.paper import estimate as estimate_module
+from datacondense.experiments.paper.frontier import points as points_module
+from datacondense.experiments.paper.frontier import running
+from datacondense.experiments.paper.frontier.page import draw_frontier, frontier_points, frontier_section
+from datacondense.experiments.paper.frontier.points import Point, described, parse_method, points_of
+from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
+from datacondense.experiments.paper.tables import DATA, Images
+from datacondense.files import is_ours
+
+ROOT = Path(__file__).parent.parent
+LEARNS = DistributionMatching(real_batch=8, siamese="none")
+SHORT, LONG = 0.2, 0.5
+
+
+class Quick:
+    def recipe(self, known_as: str | None) -> Recipe:
+        return Recipe(epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits, a tiny network, one epoch, and a clock by which every look at it takes a second."""
+    clock = itertools.count()
+    monkeypatch.setattr(condensing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setitem(DATA, "digits", Images((1, 8, 8), 1438, 359))
+    monkeypatch.setattr(points_module, "ConvNet", lambda: ConvNet(width=3, depth=1))
+    monkeypatch.setitem(PROTOCOLS, "paper", Quick())
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "results", tmp_path / "runs")
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine(torch.device("cpu"), "float32", micro_batch=32, compile=False)
+
+
+def asked(*methods: Any, minutes: tuple[float, ...] = (SHORT, LONG), trials: int = 1) -> list[Point]:
+    return points_of(["digits"], [1], methods, minutes, "paper", trials, 0)
+
+
+def found(point: Point, folders: Folders) -> dict[str, Any]:
+    path = result_of(point, folders)
+    assert path is not None
+    assert is_ours(path)
+    return json.loads(path.read_text())
+
+
+def test_methods_are_read_with_their_settings() -> None:
+    assert parse_method("herding") == Herding()
+    assert parse_method("herding(feature_epochs=4)") == Herding(feature_epochs=4)
+    spec = "distribution-matching(image_learning_rate=0.5,siamese=dsa-digits)"
+    assert parse_method(spec) == DistributionMatching(image_learning_rate=0.5, siamese="dsa-digits")
+    assert described(parse_method(spec)) == spec
+    assert described(GradientMatching(iterations=3)) == "gradient-matching"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("herdin", "did you mean 'herding'"),
+        ("herding(feature_epoch=4)", "did you mean 'feature_epochs'"),
+        ("herding(4)", "expected setting=value"),
+        ("herding(feature_epochs=four)", "Expected `int | null`"),
+        ("herding(feature_epochs=0)", "must be at least 1; found 0"),
+        ("herding(", "expected a form like"),
+    ],
+)
+def test_methods_that_cannot_be_read(spec: str, expected: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_method(spec)
+    assert expected in str(error.value)
+
+
+def test_a_point_is_named_by_all_that_determines_it() -> None:
+    (point, longer) = asked(LEARNS)
+    sets = point.curve.sets
+    others = [
+        longer,
+        replace(point, trials=2),
+        replace(point, protocol="augmented"),
+        replace(point, curve=replace(point.curve, seed=1)),
+        replace(point, curve=replace(point.curve, sets=replace(sets, ipc=2))),
+        replace(point, curve=replace(point.curve, sets=replace(sets, method=GradientMatching()))),
+    ]
+    assert len({one.id for one in [point, *others]}) == 1 + len(others)
+    assert point.id.startswith("digits-ipc1-distribution-matching-0-2-minutes-paper-seed0-")
+    assert [one.minutes for one in asked(RandomSelection())] == [None]
+
+
+def test_one_run_goes_on_from_budget_to_budget(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, long = asked(LEARNS)
+    run_frontier([short], folders, machine)
+    first = found(short, folders)
+    run_frontier([short, long], folders, machine)
+    second = found(long, folders)
+    assert found(short, folders) == first, "measured once"
+    runs = [folders.runs / short.curve.id / f"{minutes:g}-minutes" for minutes in (SHORT, LONG)]
+    earlier, later = ((run / "metrics.jsonl").read_text() for run in runs)
+    assert later.startswith(earlier), "the same run"
+    assert first["condensed"]["iterations"] < second["condensed"]["iterations"]
+    for result, minutes in ((first, SHORT), (second, LONG)):
+        assert 60 * minutes <= result["seconds"] == result["condensed"]["seconds"] < 60 * minutes + 9
+        assert result["measured"]["n"] == 1
+        assert result["stored"] == {"images": 10, "bytes": 10 * 64 * 4}
+        assert result["run"].keys() >= {"command", "commit", "hardware", "seed", "date"}
+    assert "digits, 1 per class, distribution-matching(" in capsys.readouterr().out
+    monkeypatch.setattr(running, "condense", lambda *a, **k: pytest.fail("condensed again"))
+    run_frontier([short, long], folders, machine)
+    (other,) = asked(LEARNS, minutes=(LONG,), trials=2)  # the set is kept: only networks are trained
+    run_frontier([other], folders, machine)
+    assert found(other, folders)["condensed"] == second["condensed"]
+
+
+def test_a_smaller_budget_asked_for_later_has_a_run_of_its_own(folders: Folders, machine: Machine) -> None:
+    short, long = asked(LEARNS)
+    run_frontier([long], folders, machine)
+    run_frontier([short], folders, machine)
+    iterations = [found(point, folders)["condensed"]["iterations"] for point in (short, long)]
+    assert iterations[0] < iterations[1]
+
+
+def test_selections_train_their_network_once_and_each_counts_it(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = tmp_path / "usual"
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(usual))
+    trained: list[str] = []
+    original = running.whole_set_network
+
+    def counted(task: Any, recipe: Recipe) -> Any:
+        trained.append(os.environ["DATACONDENSE_CACHE"])
+        return original(task, recipe)
+
+    monkeypatch.setattr(running, "whole_set_network", counted)
+    points = asked(Herding(feature_epochs=1), KMeans(feature_epochs=1), RandomSelection())
+    run_frontier(points, folders, machine)
+    assert len(trained) == 1
+    assert Path(trained[0]).is_relative_to(folders.runs.absolute())
+    assert os.environ["DATACONDENSE_CACHE"] == str(usual)
+    assert not list(usual.glob("network-*")), "what others keep is neither used nor filled"
+    (record,) = folders.runs.glob("*.json")
+    features = json.loads(record.read_text())["seconds"]
+    herding, k_means, random = (found(point, folders) for point in points)
+    for result in (herding, k_means):
+        assert result["seconds"] == pytest.approx(features + result["condensed"]["seconds"], abs=0.1)
+    assert random["seconds"] == random["condensed"]["seconds"]
+
+
+def test_a_stopped_run_that_kept_nothing_starts_without_what_it_had_made(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def stopped(*arguments: Any, **settings: Any) -> None:
+        made.append(Path(os.environ["DATACONDENSE_CACHE"]) / "pool")
+        made[0].mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "condense", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_frontier(asked(LEARNS), folders, machine)
+    assert not made[0].exists()
+    assert not list((folders.runs / ".claims").glob("*"))
+
+
+def test_a_curve_that_fails_does_not_stop_the_others(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = running.condense
+
+    def failing(real: Any, ipc: int, method: Any, *arguments: Any, **settings: Any) -> Any:
+        if method == LEARNS:
+            raise DatacondenseError("the loss became infinite")
+        return original(real, ipc, method, *arguments, **settings)
+
+    monkeypatch.setattr(running, "condense", failing)
+    points = asked(LEARNS, RandomSelection())
+    with pytest.raises(DatacondenseError, match="1 of 2 curves failed"):
+        run_frontier(points, folders, machine)
+    assert [bool(result_of(point, folders)) for point in points] == [False, False, True]
+    assert "the loss became infinite" in capsys.readouterr().err
+
+
+def test_methods_whose_steps_depend_on_their_number_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"dataset-distillation .* no budget of minutes"):
+        asked(parse_method("dataset-distillation"))
+
+
+def test_the_cost_is_said_before(folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_module, "_seconds", lambda data, network, machine: 0.01)
+    tested = 0.01 * (10 + 359 // 3)
+    points = asked(LEARNS, Herding(feature_epochs=2), KMeans(feature_epochs=2), minutes=(1.0, 3.0))
+    needed = estimate_frontier(points, folders, machine)
+    assert needed == pytest.approx([60 + tested, 120 + tested, 0.01 * 2 * 1438 + tested, tested])
+    path = folders.results / "frontier" / f"{points[0].id}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert estimate_frontier(points, folders, machine) == pytest.approx([0.0, *needed[1:]])
+
+
+def written(folder: Path, point: Point, mean: float, seconds: float, hardware: str = "a machine") -> None:
+    (folder / "frontier").mkdir(parents=True, exist_ok=True)
+    result = {
+        "measured": {"accuracies": [mean - 0.01, mean + 0.01]},
+        "seconds": seconds,
+        "stored": {"images": 10, "bytes": 2560},
+        "configuration": point.configuration(),
+        "data": {"name": "digits", "jpeg": False},
+        "condensed": {"hardware": hardware},
+    }
+    (folder / "frontier" / f"{point.id}.json").write_text(json.dumps(result))
+
+
+def test_the_page_has_a_table_by_time_and_a_plot(tmp_path: Path) -> None:
+    assert frontier_section(tmp_path).count("Not measured yet.") == 2
+    (selected,), (short, long) = asked(RandomSelection()), asked(LEARNS)
+    written(tmp_path, long, 0.75, 1234.5)
+    written(tmp_path, short, 0.625, 12)
+    written(tmp_path, selected, 0.5, 0.1)
+    page = frontier_section(tmp_path)
+    rows = [line for line in page.splitlines() if line.endswith("| a machine |")]
+    spec = described(LEARNS)
+    assert rows == [
+        "| random | 0 | 50.0 ± 1.0 % (n = 2) | a machine |",
+        f"| {spec} | 12 | 62.5 ± 1.0 % (n = 2) | a machine |",
+        f"| {spec} | 1,234 | 75.0 ± 1.0 % (n = 2) | a machine |",
+    ]
+    assert "### digits, 1 image per class, 2,560 bytes" in page
+    draw_frontier(frontier_points(tmp_path), tmp_path / "frontier-paper.png")
+    with Image.open(tmp_path / "frontier-paper.png") as drawn:
+        assert drawn.width > 300
+    (tmp_path / "frontier" / "other.json").write_text("[]")
+    with pytest.raises(DatacondenseError, match=r"other\.json"):
+        frontier_section(tmp_path)
+
+
+def test_earlier_runs_of_the_same_recipe_stand_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    points = {(p.protocol, p.data, p.ipc, p.method, p.seconds): p for p in frontier_points(ROOT / "results")}
+    for data in ("cifar10", "mnist", "fashion_mnist"):
+        file = ROOT / "results" / f"{data}-ipc10" / "distribution-matching-120-iterations-seed0.json"
+        record = json.loads(file.read_text())["convnet"]
+        run = record["condensed"]["run"]
+        named = data + " (JPEG)" * (data == "cifar10")
+        one = points["paper", named, 10, "distribution-matching(siamese=none)", run["seconds"]]
+        assert list(one.score.accuracies) == record["accuracies"]
+        assert one.hardware == run["hardware"]
+        assert one.stored == 100 * {"cifar10": 3072}.get(data, 784) * 4
+    assert ("paper", "mnist", 10, "herding(feature_epochs=4)") not in {key[:4] for key in points}, (
+        "its networks had 300 of the 1000 epochs"
+    )
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    words = ["paper", "frontier", "--data", "digits", "--ipc", "1", "--trials", "1", *places]
+    few = [*words, "--methods", "random,distribution-matching(real_batch=8)", "--minutes", "0.001,0.002"]
+    assert main([*few, "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count("to do, about") == 3
+    assert "3 of 3 points to do for seed 0, about " in listed
+    assert list(tmp_path.iterdir()) == []
+    assert main([*words, "--methods", "random", "--precision", "float32"]) == 0
+    assert "| random | 0 | " in capsys.readouterr().out
+    assert main([*few, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count(": finished") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--data minst", "did you mean 'mnist'"),
+        ("--ipc 1,two", "--ipc takes numbers separated by commas; found 'two'"),
+        ("--ipc 0", "--ipc must be at least 1"),
+        ("--minutes 0", "--minutes must be above 0"),
+        ("--methods herdin", "did you mean 'herding'"),
+        ("--protocol dd-ranking", "unknown protocol of paper frontier"),
+        ("--trials 0", "--trials must be at least 1"),
+        ("--workers 2", "needs the machine for itself"),
+    ],
+)
+def test_bad_usage(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "frontier", *words.split()]) == 2
+    assert expected in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Runs that end by the clock: --minutes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import datacondense as dc
+from conftest import toy_dataset
+from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.errors import UsageError
+from datacondense.methods import DatasetDistillation, DistributionMatching, Herding
+
+SETTINGS = DistributionMatching(iterations=100_000, real_batch=4, siamese="none")
+NETWORK = dc.ConvNet(width=3, depth=1)
+
+
+def condense(real: dc.ImageDataset, method: dc.Method = SETTINGS, **options: object) -> dc.CondensedDataset:
+    machine = dc.Machine(torch.device("cpu"), "float32", micro_batch=8)
+    return dc.condense(real, 1, method, NETWORK, seed=3, machine=machine, validation=0.0, **options)  # type: ignore[arg-type]
+
+
+def test_no_time_gives_the_initial_images() -> None:
+    method = DistributionMatching(initialisation="nearest-mean", real_batch=4)
+    condensed = condense(toy_dataset(), method, minutes=0)
+    selected = condense(toy_dataset(), dc.NearestMean())
+    assert torch.allclose(condensed.images, selected.images, atol=1e-6)
+    assert condensed.record["method"]["settings"]["iterations"] == 0
+
+
+def test_the_clock_decides_the_number_of_iterations_and_nothing_else(tmp_path: Path) -> None:
+    condense(toy_dataset(), minutes=0.01, out=tmp_path / "timed")
+    rows = (tmp_path / "timed" / METRICS).read_text().splitlines()
+    done = len(rows)
+    assert 0 < done < SETTINGS.iterations
+    assert json.loads((tmp_path / "timed" / "result.json").read_text())["iterations"] == done
+    counted = DistributionMatching(iterations=done, real_batch=4, siamese="none")
+    condense(toy_dataset(), counted, out=tmp_path / "counted")
+    for name in (TENSORS, METRICS):
+        assert (tmp_path / "timed" / name).read_bytes() == (tmp_path / "counted" / name).read_bytes()
+
+
+def test_more_minutes_continue_a_finished_run(tmp_path: Path) -> None:
+    first = condense(toy_dataset(), minutes=0.01, out=tmp_path / "run")
+    again = condense(toy_dataset(), minutes=0.01, out=tmp_path / "run", resume=True)
+    assert torch.equal(first.images, again.images)
+    more = condense(toy_dataset(), minutes=0.02, out=tmp_path / "run", resume=True)
+    before, after = (one.record["method"]["settings"]["iterations"] for one in (first, more))
+    assert after > before
+    counted = DistributionMatching(iterations=after, real_batch=4, siamese="none")
+    assert torch.equal(more.images, condense(toy_dataset(), counted).images)
+
+
+def test_a_finished_timed_run_of_other_settings_is_refused(tmp_path: Path) -> None:
+    condense(toy_dataset(), minutes=0, out=tmp_path / "run")
+    other = DistributionMatching(real_batch=5, siamese="none")
+    with pytest.raises(UsageError, match="real_batch"):
+        condense(toy_dataset(), other, minutes=1, out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf")])
+def test_minutes_are_a_number_from_0_up(minutes: float) -> None:
+    with pytest.raises(UsageError, match="--minutes must be"):
+        condense(toy_dataset(), minutes=minutes)
+
+
+def test_a_method_whose_steps_depend_on_their_number_takes_no_minutes() -> None:
+    with pytest.raises(UsageError, match="dataset-distillation takes steps that depend on their number"):
+        condense(toy_dataset(), DatasetDistillation(), minutes=1)
+
+
+def test_a_selection_needs_no_minutes() -> None:
+    method = Herding(feature_epochs=1)
+    timed, plain = condense(toy_dataset(), method, minutes=0), condense(toy_dataset(), method)
+    assert torch.equal(timed.images, plain.images)
+
+
+def test_a_run_is_resumed_as_compiled_as_it_was_begun(tmp_path: Path) -> None:
+    condense(toy_dataset(), minutes=0, out=tmp_path / "run")  # on a machine that does not compile
+    undecided = dc.Machine(torch.device("cpu"), "float32", micro_batch=8, compile=None)
+    long = DistributionMatching(iterations=100_001, real_batch=4, siamese="none")
+    more = dc.condense(
+        toy_dataset(),
+        1,
+        long,
+        NETWORK,
+        seed=3,
+        machine=undecided,
+        out=tmp_path / "run",
+        minutes=0.005,
+        validation=0.0,
+        resume=True,
+    )
+    assert more.record["compiled"] is False
