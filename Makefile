@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN := .venv/bin
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test test-fast lint docs package benchmark clean
 
 demo: .venv/user
 	$(BIN)/python examples/demo.py
@@ -12,10 +12,20 @@ demo: .venv/user
 test: .venv/developer
 	$(BIN)/pytest -n 2
 
+test-fast: .venv/developer
+	$(BIN)/pytest -n 2 -m 'not slow'
+
 lint: .venv/developer
 	$(BIN)/ruff check src tests examples
 	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
+
+docs: .venv/documentation
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "build/site/index.html"
+
+package: .venv/developer
+	$(BIN)/python -m build --no-isolation --outdir build/dist
 
 benchmark: .venv/user
 	$(BIN)/datacondense benchmark
@@ -31,5 +41,9 @@ benchmark: .venv/user
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+.venv/documentation: .venv/user
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

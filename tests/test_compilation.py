@@ -39,6 +39,7 @@ from datacondense.randomness import stream
 from dying import Drift
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("untouched_random_state", "unchecked_types"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # PyTorch's own, while it compiles
 ]

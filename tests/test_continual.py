@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from datacondense.experiments.continual import (
 from datacondense.experiments.continual.heads import Examples
 from datacondense.experiments.continual.learning import Experiment, Trial
 from datacondense.progress import Progress
+from datacondense.randomness import global_stream, stream
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 ROOT = Path(__file__).parent.parent
@@ -119,40 +121,56 @@ def test_the_memory_holds_ten_per_class_and_task_and_fine_tuning_is_balanced(tri
 @pytest.mark.parametrize("distillation", [True, False])
 def test_what_a_stage_learns_from(trial: Trial, monkeypatch: pytest.MonkeyPatch, distillation: bool) -> None:
     trial.experiment.settings = replace(trial.experiment.settings, distillation=distillation)
-    events: list[tuple[str, int, object]] = []
-    predicted = trial._predicted
+    learner, before, trained = trial.experiment.learner, [], []
 
-    def train(learner, images, targets, recipe, *rest, **more) -> None:
-        events.append(("train", len(images), recipe.learning_rate))
-
-    def hold(examples: Examples, layers: list[tuple[int, ...]]):
-        events.append(("hold", len(examples.images), layers))
-        return predicted(examples, layers)
+    def train(learner, images, targets, recipe, *rest, loss, **more) -> None:
+        before.append(copy.deepcopy(learner.module.state_dict()))
+        logits = torch.randn(len(images), 6, generator=stream(0, "logits"), dtype=torch.float64)
+        value = loss(torch.arange(len(images)), logits)
+        trained.append((images, targets, recipe.learning_rate, logits, value))
+        with global_stream(0, "trained", len(trained)):
+            learner.draw()
 
     monkeypatch.setattr(Learner, "train", train)
-    monkeypatch.setattr(trial, "_predicted", hold)
     for stage in range(3):
         trial.learn(stage)
     # New images and memories, then the memories of all alike at a tenth of the learning rate; the outputs
     # of the earlier tasks are held to what they were before the stage, those of the new one to what it made.
-    digits, others = [(0, 1, 2)], [(3, 4, 5)]
-    first = [("hold", 60, []), ("train", 60, 0.01)]
-    second = [("hold", 90, digits), ("hold", 60, digits), ("train", 90, 0.01), ("hold", 60, digits)]
-    third = [("hold", 120, digits), ("hold", 90, digits), ("train", 120, 0.01), ("hold", 90, others)]
-    assert events == [*first, *second, ("train", 60, 0.001), *third, ("train", 90, 0.001)]
-    assert bool(predicted(trial.balanced(0), digits)) == distillation
+    digits, others = (0, 1, 2), (3, 4, 5)
+    expected = [  # images, learning rate; before which training the network said what is held to, and where
+        (60, 0.01, []),
+        (90, 0.01, [(1, digits)]),
+        (60, 0.001, [(1, digits), (2, digits)]),
+        (120, 0.01, [(3, digits)]),
+        (90, 0.001, [(3, digits), (4, others)]),
+    ]
+    for (images, targets, rate, logits, value), (n, expected_rate, held) in zip(
+        trained, expected, strict=True
+    ):
+        assert (len(images), rate) == (n, expected_rate)
+        old = []
+        for moment, outputs in held if distillation else []:
+            learner.load(before[moment])
+            old.append((learner.predict(images), outputs))
+        allowed = (targets < 3)[:, None] == (torch.arange(6) < 3)
+        assert value == pytest.approx(float(incremental_loss(logits, targets, allowed, old, HOW.temperature)))
     assert [len(row) for row in trial.rows] == [1, 2, 3]
 
 
 def test_a_task_is_judged_by_its_own_outputs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial.experiment.settings = replace(trial.experiment.settings, distillation=False)
+
     def predict(learner, images, prepare):
         logits = torch.full((len(images), 6), 9.0)
         logits[:, 3:] = torch.nn.functional.one_hot(trial.experiment.tasks[2].test.labels, 3)
         return logits
 
+    monkeypatch.setattr(Learner, "train", lambda *arguments, **settings: None)
     monkeypatch.setattr(Learner, "predict", predict)
-    assert trial._accuracy(2) == 1
-    assert trial._accuracy(0) == pytest.approx(1 / 3)  # the first of three equal ones
+    for stage in range(3):
+        trial.learn(stage)
+    third = pytest.approx(1 / 3)  # the first of three equal ones
+    assert trial.rows == [(third,), (third, third), (third, third, 1)]
 
 
 def test_mean_and_forgetting_by_hand(tmp_path: Path) -> None:
@@ -206,6 +224,7 @@ def run(tasks: dict[str, DataSplits], exact: Machine, tiny_network) -> Callable[
     return run
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_same_bytes(
     tmp_path: Path, run: Callable[..., ContinualResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +251,7 @@ def test_resuming_gives_the_same_bytes(
     assert run(tmp_path / "a", trials=1, resume=True).trials == resumed.trials[:1]
 
 
+@pytest.mark.slow
 def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult]) -> None:
     first = run(tmp_path / "a", trials=1)
     with pytest.raises(UsageError, match="--resume"):
@@ -260,6 +280,7 @@ def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult])
         run(tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_runs_may_share_memories_of_the_same_images_only(
     tmp_path: Path, run: Callable[..., ContinualResult], exact: Machine, tiny_network
 ) -> None:

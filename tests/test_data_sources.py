@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datacondense.data import DataSplits, ImageDataset, known_datasets, load_dataset
+from datacondense.data import ImageDataset, known_datasets, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from pictures import NAMES, fill, picture, rows, table, write
 
@@ -386,7 +386,6 @@ def test_classes_that_cannot_be_trained_or_tested(tmp_path):
 def test_real_data(name, counts, shape, monkeypatch):
     monkeypatch.setenv("DATACONDENSE_DATA", str(REAL_DATA))
     splits = load_dataset(name)
-    assert isinstance(splits, DataSplits)
     assert (len(splits.train), len(splits.test)) == counts
     assert splits.train.image_shape == splits.test.image_shape == shape
     assert splits.train.class_names == tuple("0123456789")

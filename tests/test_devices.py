@@ -34,6 +34,8 @@ from datacondense.methods import Method, Task
 from datacondense.networks import Network
 from datacondense.randomness import global_stream, stream
 
+pytestmark = pytest.mark.slow
+
 MACHINE = Machine(torch.device("meta"), "float32", micro_batch=None)
 NETWORK = ConvNet(width=3, depth=2)
 

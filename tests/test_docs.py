@@ -63,8 +63,8 @@ def python_on(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_method_on_the_page_for_contributors_works() -> None:
-    (code,) = python_on("CONTRIBUTING.md")
+def test_the_selection_on_the_page_for_contributors_works() -> None:
+    _, code = python_on("CONTRIBUTING.md")
     names: dict[str, Any] = {}
     exec(code, names)
     real = toy_dataset()
@@ -73,6 +73,7 @@ def test_the_method_on_the_page_for_contributors_works() -> None:
     assert condensed.record["indices"] == first.tolist()
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     library, core = python_on("README.md")

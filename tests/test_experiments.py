@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import toy_dataset
 from datacondense import ConvNet, Forgetting, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
-from datacondense.data import load_dataset
 from datacondense.errors import DatacondenseError
 from datacondense.experiments.claims import STALE, claimed
 from datacondense.experiments.pages import END, START, update, with_generated
@@ -35,7 +35,6 @@ from datacondense.experiments.paper import (
     estimate_time,
     run_table,
 )
-from datacondense.experiments.paper import estimate as estimate_module
 from datacondense.experiments.paper import running as running_module
 from datacondense.experiments.paper.book import PAGES, write_book
 from datacondense.experiments.paper.curves import measured_lines
@@ -44,6 +43,8 @@ from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
 from datacondense.machine.processor import hardware
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)
@@ -213,15 +214,16 @@ with claimed(pathlib.Path({str(path)!r})) as mine:
 
 
 def test_the_time_is_estimated_at_the_pace_of_what_is_finished_here(
-    toy_table: Table, folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    toy_table: Table, folders: Folders, machine: Machine
 ) -> None:
-    monkeypatch.setattr(estimate_module, "_seconds", lambda data, network, machine: 0.01)
     cells = [CELL, *OTHERS]
     # Trained on 10 images and tested on 359 (a third of the work), for each of 2 seeds; the first two share
     # a set, of all 1,438 images once; the last is trained on them.
     tested = 2 * (10 + 359 // 3)
-    expected = [0.01 * (tested + 2 * 1438), 0.01 * tested, 0.01 * tested, 0.01 * (1438 + 359 // 3)]
     plain = estimate_time(cells, folders, machine)
+    # Seconds of an image, which are measured once: of the network that condenses, and of the second cell's.
+    pace, other = plain.seconds[3] / (1438 + 359 // 3), plain.seconds[1] / tested
+    expected = [pace * (tested + 2 * 1438), other * tested, pace * tested, pace * (1438 + 359 // 3)]
     assert plain.seconds == pytest.approx(expected)
     assert plain.finished == 0
 
@@ -233,8 +235,9 @@ def test_the_time_is_estimated_at_the_pace_of_what_is_finished_here(
     finish("another machine", 100.0)
     elsewhere = estimate_time(cells, folders, machine)
     assert elsewhere.finished == 0
-    assert elsewhere.seconds == pytest.approx([0.0, expected[0], *expected[2:]])  # it condenses alone now
-    finish(hardware(machine.device), 0.25 * expected[1] / 2)
+    condensed = pace * 2 * 1438  # by the second cell now
+    assert elsewhere.seconds == pytest.approx([0.0, condensed + expected[1], *expected[2:]])
+    finish(hardware(machine.device), 0.25 * pace * tested / 2)
     here = estimate_time(cells, folders, machine)
     assert here.finished == 2
     assert here.seconds == pytest.approx([0.25 * seconds for seconds in elsewhere.seconds])
@@ -281,12 +284,22 @@ def test_bad_usage(arguments: list[str], expected: str, capsys: pytest.CaptureFi
 
 
 def test_the_book_says_what_was_measured_on_jpeg_copies(
-    toy_table: Table, machine: Machine, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lossless = load_dataset("digits")
-    copy = replace(lossless, train=replace(lossless.train, jpeg=True))
-    monkeypatch.setattr(running_module, "_data", lambda name: copy)
-    run_table("toy", entries()[:2], folders, machine)
+    data = toy_dataset(12)
+    for position, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        place = tmp_path / "photos" / ("train" if position < 6 else "test") / str(int(label))
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(place / f"{position}.jpg")
+    monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
+    sets = Sets("photos", RandomSelection(), 1, TINY)
+    shown = [
+        Entry("row", str(i), Cell("photos", sets, network, Recipe(epochs=1), (0, 1), 1, "full"), None)
+        for i, network in enumerate((TINY, ConvNet(width=4, depth=1)))
+    ]
+    monkeypatch.setitem(TABLES, "toy", Table("toy", "A toy", "row", lambda scale: shown))
+    monkeypatch.setitem(DATA, "photos", Images((1, 8, 8), 6, 6))
+    run_table("toy", shown, folders, machine)
     assert "Every number measured here: n = 2, 2 sets, JPEG.\n" in book(folders)
 
 

@@ -21,6 +21,8 @@ from datacondense.cli import main
 from datacondense.cli.dispatch import VERBS
 from datacondense.experiments.continual import Continual
 
+pytestmark = pytest.mark.slow
+
 FAST = ["--trials", "1", "--epochs", "1", "--precision", "float32"]
 QUICK = "--network mlp(width=4) --iterations 1 --precision float32 --quiet"
 
@@ -204,7 +206,7 @@ def test_the_line_that_is_printed_as_next_works_for_a_folder_elsewhere(
     monkeypatch.chdir(photos.parent)
     words = ["condense", "photos", "--resize", "8", "--ipc", "1", "--seed", "5", *QUICK.split()]
     assert status(*words, "--out", str(tmp_path / "my set")) == 0
-    following = capsys.readouterr().out.partition("next: ")[2]
+    following = capsys.readouterr().out.partition("next: ")[2].partition("\n")[0]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     program, *line = shlex.split(following)

@@ -15,7 +15,10 @@ from datacondense.cli.dispatch import VERBS
 from datacondense.methods import METHODS
 from datacondense.networks import NETWORKS
 
-HEAVY = {"torch", "scipy", "sklearn", "datasets", "pandas", "pyarrow", "optuna", "matplotlib"}
+pytestmark = pytest.mark.slow
+
+HEAVY = {"torch", "scipy", "sklearn", "datasets", "pandas", "pyarrow", "optuna", "matplotlib", "altair",
+         "vl_convert", "tensorboard"}  # fmt: skip
 #: Prints what help prints, and what was imported for it; a stand-in for a module has no file.
 ASK = """
 import sys

@@ -22,6 +22,7 @@ from conftest import toy_dataset
 from datacondense import ConvNet, DatacondenseError, DataSplits, Machine, RandomSelection, Recipe, UsageError
 from datacondense.condensing import condense, run_result
 from datacondense.evaluation import evaluate_recorded
+from datacondense.evaluation.predictions import Predictions
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.continual import Continual, ContinualResult, run_continual
@@ -29,9 +30,11 @@ from datacondense.experiments.paper import Cell, Entry, Folders, Sets, estimate_
 from datacondense.experiments.search import read_space
 from datacondense.experiments.search.page import search_plots, search_section
 from datacondense.files import cache_folder
-from datacondense.machine.calibration import MicroBatch, calibration
+from datacondense.machine.calibration import Calibration, MicroBatch, calibration
 from datacondense.methods import Task
 from datacondense.methods.parts import whole_set
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 bounded = settings(deadline=None, max_examples=EXAMPLES)
@@ -135,12 +138,14 @@ def test_claims(place: Path, data: st.DataObject) -> None:
 def test_kept_trials(data: st.DataObject) -> None:
     with KeptTrials() as kept:
         trials = kept.of({"data": "toy"}, 3)
-        content = json.dumps({"accuracies": [0.5, 0.25], "seconds": 1.5}).encode()
+        by_class = {"class_accuracies": [[0.5, None], [0.25, 1.0]], "confusion": [[3, 5], [0, 2]]}
+        content = json.dumps({"accuracies": [0.5, 0.25], "seconds": 1.5} | by_class).encode()
         trials.path.write_bytes(data.draw(mutated_json(content)))
         found = kept.of({"data": "toy"}, 3)
     assert len(found.accuracies) <= 3
     assert all(0 <= accuracy <= 1 for accuracy in found.accuracies)
     assert found.seconds >= 0
+    found.add(Predictions.count(torch.tensor([0]), torch.tensor([0]), len(found.confusion) or 2))
 
 
 @pytest.mark.parametrize("content", ["[7.5]", "[0.5, 0.5, 0.5, 0.5, 0.5]", "[NaN]", "[true]", '["0.5"]'])
@@ -154,7 +159,9 @@ def test_trials_that_do_not_fit_are_done_again(content: str) -> None:
 
     expected = evaluated(KeptTrials())  # not forgotten
     (file,) = cache_folder().glob("evaluation-*.json")
-    file.write_text(f'{{"accuracies": {content}, "seconds": 1}}')
+    about = json.loads(file.read_text())
+    about["class_accuracies"] = about["class_accuracies"][:1] * (content.count(",") + 1)
+    file.write_text(json.dumps(about | {"accuracies": json.loads(content)}))
     with KeptTrials() as kept:
         assert evaluated(kept) == expected
     assert not file.exists()
@@ -165,7 +172,7 @@ def test_a_measurement_that_does_not_fit_is_made_again(
     micro_batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path))
-    monkeypatch.setattr("datacondense.machine.calibration._seconds_per_image", lambda *of: 1.0)
+    monkeypatch.setattr("datacondense.machine.calibration.measure", lambda device: Calibration(True, 16))
     calibration.cache_clear()
     measured = calibration(torch.device("cpu"))
     (file,) = tmp_path.iterdir()

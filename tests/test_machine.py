@@ -25,7 +25,7 @@ from datacondense import (
     load_dataset,
 )
 from datacondense.experiments.benchmark import plain_gradient, plain_image_gradient
-from datacondense.machine.calibration import Calibration, _measured
+from datacondense.machine.calibration import Calibration, MicroBatch, best_size, measure
 from datacondense.machine.processor import hardware
 from datacondense.machine.provenance import provenance
 from datacondense.methods import Task
@@ -91,6 +91,7 @@ def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
         assert 0.99 < torch.cosine_similarity(expected.flatten(), found.flatten(), 0) < 0.999999
 
 
+@pytest.mark.slow
 def test_reduced_precision_condenses_as_well() -> None:
     """End to end on the real digits: bfloat16 scores what float32 scores, up to the noise of the runs."""
     real, network = load_dataset("digits"), ConvNet(width=24, depth=2)
@@ -104,6 +105,7 @@ def test_reduced_precision_condenses_as_well() -> None:
     assert abs(scores[0] - scores[1]) < 0.06
 
 
+@pytest.mark.slow
 def test_detection_takes_what_is_given_and_names_what_is_not_there() -> None:
     machine = Machine.detect("cpu", "float32")
     assert (machine.device.type, machine.precision) == ("cpu", "float32")
@@ -142,10 +144,9 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
         return plain(images, *args, **kwargs)
 
     monkeypatch.setattr(F, "conv2d", only_float32)
-    assert not _measured(torch.device("cpu")).bfloat16
+    assert not measure(torch.device("cpu")).bfloat16
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -156,14 +157,13 @@ def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_pieces_are_of_the_size_that_the_cache_holds_best(
-    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+    seconds: dict[MicroBatch, float], expected: int
 ) -> None:
-    monkeypatch.setattr(
-        "datacondense.machine.calibration._seconds_per_image", lambda _, __, size: seconds[size]
-    )
-    assert _measured(torch.device("cpu")).micro_batch == expected
+    assert best_size(seconds) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> None:
     # In a process of its own: where earlier tests have kept a free block of this size, it is never returned.
     program = """if True:

@@ -43,6 +43,35 @@ def test_distance_of_hand_computed_cases() -> None:
     assert gradient_distance(a, b, "mse", count_vectors=True).item() == pytest.approx(7 + 256)
 
 
+def test_distances_over_convolutions_count_their_weights_alone() -> None:
+    a = [torch.tensor([1.0, -2.0, 3.0]).view(1, 1, 1, 3), torch.tensor([[3.0, 4.0]]), torch.tensor([7.0])]
+    b = [torch.tensor([3.0, 2.0, 3.0]).view(1, 1, 1, 3), torch.tensor([[4.0, 3.0]]), torch.tensor([-9.0])]
+    assert gradient_distance(a, b, "conv-mse").item() == 4 + 16
+    assert gradient_distance(a, b, "conv-l1").item() == 2 + 4
+    with pytest.raises(UsageError, match="no convolution, whose weights conv-l1 compares"):
+        gradient_distance(a[1:], b[1:], "conv-l1")
+
+
+@pytest.mark.parametrize("network", [ConvNet(width=4, depth=2), ConvNet(width=4, depth=1, norm="batch")])
+@pytest.mark.parametrize(
+    ("distance", "error"), [("conv-mse", torch.Tensor.square), ("conv-l1", torch.Tensor.abs)]
+)
+def test_match_over_convolutions_equals_double_backward(distance, error, network) -> None:
+    network = build(network, (2, 8, 8))
+    freeze_batchnorm(network, [batch(9, (2, 8, 8), seed=3)[0]])
+    sides = (*batch(6, (2, 8, 8), 2, seed=1), *batch(8, (2, 8, 8), 2, seed=2))
+    found, gradient = matched(network, *sides, distance=distance)
+
+    def plain(a, b):
+        layers = [(x, y) for x, y in zip(a, b, strict=True) if x.dim() == 4]
+        return sum(error(x - y).sum() for x, y in layers)
+
+    expected, slope = double_backward(network, *sides, plain)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    assert slope.norm() > 0
+    assert (gradient - slope).norm() <= 1e-9 * slope.norm()
+
+
 def test_a_dead_output_node_is_one_apart_and_has_a_finite_gradient() -> None:
     a = torch.zeros(2, 3, requires_grad=True)
     distance = gradient_distance([a], [torch.ones(2, 3)])
@@ -123,6 +152,7 @@ def test_match_equals_double_backward_for_every_convnet(norm, activation, poolin
     assert_equals_double_backward(network, (2, 8, 8), ipc)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shape"),
     [

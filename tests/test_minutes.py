@@ -14,13 +14,15 @@ from datacondense.artifact.condensed import METRICS, TENSORS
 from datacondense.errors import UsageError
 from datacondense.methods import DatasetDistillation, DistributionMatching, Herding
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = DistributionMatching(iterations=100_000, real_batch=4, siamese="none")
 NETWORK = dc.ConvNet(width=3, depth=1)
 
 
 def condense(real: dc.ImageDataset, method: dc.Method = SETTINGS, **options: object) -> dc.CondensedDataset:
     machine = dc.Machine(torch.device("cpu"), "float32", micro_batch=8)
-    return dc.condense(real, 1, method, NETWORK, seed=3, machine=machine, **options)  # type: ignore[arg-type]
+    return dc.condense(real, 1, method, NETWORK, seed=3, machine=machine, validation=0.0, **options)  # type: ignore[arg-type]
 
 
 def test_no_time_gives_the_initial_images() -> None:
@@ -91,6 +93,7 @@ def test_a_run_is_resumed_as_compiled_as_it_was_begun(tmp_path: Path) -> None:
         machine=undecided,
         out=tmp_path / "run",
         minutes=0.005,
+        validation=0.0,
         resume=True,
     )
     assert more.record["compiled"] is False

@@ -31,7 +31,7 @@ from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.evaluation.robustness import RANDOM, Accuracies, ranked, robustness
 from pictures import fill
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 TINY = ConvNet(width=3, depth=1)
 CPU = Machine(torch.device("cpu"), "float32", None)
 fractions = st.floats(0, 1)

@@ -36,7 +36,7 @@ from datacondense.reading import pack_tensors, read_tensors
 from dying import Drift, run, run_old
 from pictures import fill
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -175,7 +175,7 @@ def test_one_process_works_in_a_folder(tmp_path: Path, whole: dict[str, bytes]) 
 
 def test_an_interrupt_says_what_was_kept(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    assert stopped(folder, 0).__notes__ == ["nothing was kept, for the first iteration had not ended"]
+    assert stopped(folder, 0).__notes__ == ["nothing was kept, because the first iteration had not ended"]
     assert not folder.parent.exists()
     kept = f"2 of 3 iterations are kept in {folder}; the same command with --resume continues"
     assert stopped(folder, 2).__notes__ == [kept]
@@ -327,6 +327,24 @@ def test_checkpoints_from_before_there_was_a_checksum_are_resumed(
     path.write_bytes(safetensors.torch.save(tensors, metadata={"checkpoint": json.dumps(about)}))
     run(checkpoints, resume=True)
     assert content(checkpoints) == whole
+
+
+def test_runs_of_an_earlier_version_are_resumed(checkpoints: Path, whole: dict[str, bytes]) -> None:
+    path = checkpoints / CHECKPOINT
+    about, tensors = read_tensors(path, "checkpoint", dict[str, Any])
+    about["record"]["versions"]["datacondense"] = "0.1.0"
+    path.write_bytes(pack_tensors(tensors, "checkpoint", about))
+    run(checkpoints, resume=True)
+    assert content(checkpoints) == whole
+
+
+def test_artifacts_of_an_earlier_version_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("datacondense.machine.provenance.version", lambda package: "0.1.0")
+        made = run(tmp_path)
+    found = run(tmp_path, resume=True)
+    assert found.record["versions"]["datacondense"] == "0.1.0"
+    assert torch.equal(found.images, made.images)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from datacondense.experiments.search.running import search
 from datacondense.experiments.search.space import Configuration, configurations, excluded, spread
 from datacondense.experiments.search.study import SharedStudy, open_storage
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 PLAIN = Machine(torch.device("cpu"), "float32", None, False)
 SMALL = Grid({"width": [2, 4], "depth": [1, 4]})  # 8×8 images have no depth 4
@@ -240,7 +240,10 @@ def test_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     found = configurations(read_space("my_space:mine"), (1, 8, 8), 2)
     assert [point.label for point in found] == ["depth=1 width=2", "depth=2 width=2", "depth=2 width=4"]
-    assert search_space.LARGEST > 720
+    monkeypatch.setattr(search_space, "LARGEST", 3)
+    assert len(configurations(Grid({"width": [1, 2, 3]}), (1, 8, 8), 2)) == 3
+    with pytest.raises(UsageError, match="more than 3 networks; give fewer choices"):
+        configurations(Grid({"width": [1, 2, 3, 4]}), (1, 8, 8), 2)
 
 
 @pytest.mark.usefixtures("unchecked_types")

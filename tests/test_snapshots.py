@@ -129,7 +129,8 @@ def test_what_does_not_fit_is_damaged(damage: Callable[[Any], object], tmp_path:
 
 
 def test_the_command_line_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--iterations", "2", "--network", "convnet(depth=1,width=4)", "--real-batch", "4", "--quiet"]
+    short = ["--iterations", "2", "--network", "convnet(depth=1,width=4)", "--real-batch", "4", "--quiet",
+             "--precision", "float32", "--compile", "off"]  # fmt: skip
     out = ["--out", str(tmp_path / "run")]
     assert main(["condense", "digits", "--ipc", "1", *short, *out, "--snapshot-every", "1"]) == 0
     assert kept(tmp_path / "run").iterations == (0, 1, 2)

@@ -1,6 +1,8 @@
 """What `import datacondense` offers."""
 
 from datacondense.artifact.condensed import CondensedDataset
+from datacondense.artifact.exporting import export_condensed
+from datacondense.artifact.importing import import_condensed
 from datacondense.condensing import condense
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
@@ -8,6 +10,11 @@ from datacondense.evaluation import Score, evaluate
 from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
+    DCC,
+    DREAM,
+    DSA,
+    IDC,
+    AccDD,
     DatasetDistillation,
     DistributionMatching,
     Forgetting,
@@ -21,11 +28,18 @@ from datacondense.methods import (
     RandomSelection,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
+from datacondense.relabelling import relabel
+from datacondense.sets import load_condensed
 from datacondense.training import Recipe
 
 __all__ = [
+    "DCC",
+    "DREAM",
+    "DSA",
+    "IDC",
     "MLP",
     "VGG11",
+    "AccDD",
     "AlexNet",
     "AlexNetDD",
     "CondensedDataset",
@@ -53,5 +67,9 @@ __all__ = [
     "UsageError",
     "condense",
     "evaluate",
+    "export_condensed",
+    "import_condensed",
+    "load_condensed",
     "load_dataset",
+    "relabel",
 ]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from datacondense.errors import unknown_name
 
-Augmentation = Literal["none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits"]
+Augmentation = Literal["none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits", "idc", "idc-network"]
 
 #: Images n c h w → as many of the same size.
 Transform = Callable[[Tensor], Tensor]
@@ -25,12 +25,14 @@ ROTATION_DEGREES = 45.0
 NOISE_STD = 0.001
 
 _DSA = ("colour", "crop", "cutout", "scale", "rotate", "flip")
-#: Of each transformation one operation is drawn, equally likely.
+#: Of each transformation one operation is drawn, equally likely; of those of IDC, each is applied.
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "crop-scale-rotate": ("crop", "scale", "rotate"),
     "crop-noise": ("crop", "noise"),
     "dsa": _DSA,
     "dsa-digits": _DSA[:-1],
+    "idc": ("colour", "crop", "cutout"),
+    "idc-network": ("colour", "crop"),
 }
 #: DSA's: parts of a side (crop, cutout), a factor, degrees, and the widths of the colour ranges.
 DSA_CROP, DSA_CUTOUT, DSA_SCALE, DSA_DEGREES = 0.125, 0.5, 1.2, 15.0
@@ -83,15 +85,20 @@ def draw(strategy: Augmentation, shape: torch.Size, generator: torch.Generator) 
     the cases, and `colour`: brightness by up to ±0.5, saturation by 0 to 2, contrast by 0.5 to 1.5. Draw a
     single row to transform a real and a synthetic batch alike (siamese). Differs from the authors' code: in
     training, each image has an operation of its own rather than one for the batch.
+
+    IDC's (Kim et al., ICML 2022) are `colour`, `crop` and `cutout` as in DSA's, but one after the other;
+    `idc-network` leaves out `cutout`, for training with CutMix.
     """
     if strategy not in OPERATIONS:
         raise unknown_name("augmentation", strategy, ["none", *OPERATIONS])
     n, _, h, w = shape
-    operations, dsa = OPERATIONS[strategy], strategy.startswith("dsa")
+    operations, dsa, together = OPERATIONS[strategy], "crop-" not in strategy, strategy.startswith("idc")
     choice = torch.randint(len(operations), (n,), generator=generator)
 
     def chosen(operation: str, values: Tensor, neutral: float) -> Tensor:
         picked = choice == (operations.index(operation) if operation in operations else -1)
+        if together:
+            picked = torch.full_like(picked, operation in operations)
         return torch.where(picked.view(-1, *[1] * (values.ndim - 1)), values, neutral)
 
     def uniform(*size: int) -> Tensor:

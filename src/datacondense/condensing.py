@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -17,7 +18,7 @@ from datacondense.artifact.condensed import RESULT, CondensedDataset
 from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
-from datacondense.errors import COUNT, DatacondenseError, Range, UsageError
+from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import Provenance, provenance, versions
@@ -26,12 +27,14 @@ from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
+from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
 from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder, begun_compiled
 from datacondense.snapshots import Snapshots, needed_bytes
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
+from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
@@ -49,9 +52,11 @@ def condense(
     machine: Machine | None = None,
     out: str | Path | None = None,
     minutes: int | float | None = None,
+    validation: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     snapshot_every: int | None = None,
+    tensorboard: str | Path | None = None,
     progress: bool | None = None,
 ) -> CondensedDataset:
     """Condense the training images `real` to `ipc` images per class.
@@ -73,6 +78,10 @@ def condense(
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
             iterations are done before; 0 gives the initial images. The artifact says how many were done, and
             is that of a run of so many iterations.
+        validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
+            sees: on it, networks trained on the images are compared every now and then, in about a tenth of
+            the time. The artifact has the newest images unless they did worse in the last comparison, and a
+            run ends when three in succession find none better. 0.05 with `minutes`, otherwise none.
         resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
             do not depend on their number may be given more iterations than it was started with, or fewer,
             down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same
@@ -83,6 +92,8 @@ def condense(
             `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
             and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
             own interval.
+        tensorboard: a folder that TensorBoard reads: metrics, pictures and hyperparameters of the run, while
+            it lasts. It may hold other files, none of which is changed.
         progress: a bar where stderr is a terminal; True also writes lines there: what runs and how long it
             takes, and without a terminal how far it is about every minute. False: nothing.
 
@@ -98,7 +109,10 @@ def condense(
     real, network = _training_images(real, seed), as_network(network)
     method = as_method(method or default_method(minutes))
     real.require_trainable()
+    method.decoder.require_pixels(*real.image_shape[1:])
     limit = _limit(minutes, method)
+    validation = (0.0 if minutes is None else 0.05) if validation is None else validation
+    FRACTION.require("--validation", validation)
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
             f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
@@ -112,19 +126,30 @@ def condense(
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
-    record = _record(task, method)
+    record = _record(task, method) | ({"validation": validation} if validation else {})
     _require_steps(method, snapshot_every, out)
+    board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
+    wishes = _Wishes(limit, resume, snapshot_every, board)
     if folder is None:
-        return _condensed(task, method, record, recipe, None, limit, resume=False)
+        return _condensed(task, method, record, recipe, None, wishes)
     require_outside(real.source, folder)
     run = RunFolder(folder, record, method)
     if resume and (finished := run.finished(limit)):
         return finished
     needed = _needed_bytes(task, method, snapshot_every)
     with run.working(resume=resume, overwrite=overwrite, needed_bytes=needed):
-        return _condensed(
-            task, method, record, recipe, run, limit, resume=resume, snapshot_every=snapshot_every
-        )
+        return _condensed(task, method, record, recipe, run, wishes)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What is asked of a run besides its result."""
+
+    limit: float
+    """Seconds."""
+    resume: bool
+    snapshot_every: int | None
+    board: Board | None
 
 
 def _condensed(
@@ -133,44 +158,56 @@ def _condensed(
     record: dict[str, Any],
     recipe: Recipe | None,
     run: RunFolder | None,
-    limit: float,
-    *,
-    resume: bool,
-    snapshot_every: int | None = None,
+    wishes: _Wishes,
 ) -> CondensedDataset:
-    """The artifact after all iterations, or as many as `limit` seconds allow; from a checkpoint, if any."""
-    machine = task.machine
+    """The artifact after all iterations, or as many as time allows; from the checkpoint of `run`, if any."""
+    machine, board, every, limit = task.machine, wishes.board, wishes.snapshot_every, wishes.limit
+    validation = Validation.of(task, method, record.get("validation", 0.0))
+    seen = validation.task if validation else task
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
-    reached = run.restored(task) if run and resume else None
+    reached = run.restored(seen) if run and wishes.resume else None
     minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
     task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
     if reached is None:
-        state = method.init(task)
-        _require_contract(method, task, state, None, "init")
+        state = method.init(seen)
+        _require_contract(method, seen, state, None, "init")
         _require_finite(state, {}, 0)
-        reached = Reached(0, state, (), 0.0, _snapshots(Snapshots(), task, state, 0, snapshot_every))
+        first = _snapshots(Snapshots(), task, state, 0, every)
+        reached = Reached(0, state, (), 0.0, first, Stood(state.images) if validation else None)
     started -= reached.seconds
-    with task.progress.start(reached.done, reached.seconds) as shown:
+    with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
+            if board:
+                board.start(reached.done, _hyperparameters(record), reached.metrics, reached.state.labels)
+                board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
-                if time.perf_counter() - started >= limit:
+                stood = reached.stood
+                if time.perf_counter() - started >= limit or (stood and stood.failed >= PATIENCE):
                     break
                 check_stop()
-                state, metrics = _step(method, task, reached.state, k)
+                state, metrics = _step(method, seen, reached.state, k)
+                if validation and stood:
+                    stood, accuracies = validation.checked(stood, state, k + 1)
+                    metrics |= accuracies
                 row = {"iteration": k, **metrics}
-                snapshots = _snapshots(reached.snapshots, task, state, k + 1, snapshot_every)
-                reached = Reached(
-                    k + 1, state, (*reached.metrics, row), time.perf_counter() - started, snapshots
-                )
+                snapshots = _snapshots(reached.snapshots, task, state, k + 1, every)
+                now = time.perf_counter() - started
+                reached = Reached(k + 1, state, (*reached.metrics, row), now, snapshots, stood)
                 shown.finish(metrics)
+                if board:
+                    board.metrics(row)
+                    board.picture(k + 1, task.real.denormalise(state.images), last=k + 1 == method.steps)
                 if run and time.perf_counter() - saved > CHECKPOINT_EVERY:
+                    if board:
+                        board.flush()
                     run.checkpoint(reached)
                     saved = time.perf_counter()
-            if reached.done < method.steps:
-                record["method"]["settings"]["iterations"] = reached.done
-            condensed = _artifact(task, reached.state, record, recipe or method.recipe(task, reached.state))
+            done, state = reached.best
+            if done < method.steps:
+                record["method"]["settings"]["iterations"] = done
+            condensed = _artifact(task, state, record, recipe or method.recipe(task, state))
             if run:
                 cost = {  # the memory in bytes, since the run was last started
                     "seconds": round(time.perf_counter() - started, 1),
@@ -263,6 +300,13 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{real.name} by {method.name} cannot be recorded: {error}") from None
     return stored
+
+
+def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
+    """What distinguishes runs, in one level."""
+    several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
+    method = {"data": record["data"]["name"], "method": record["method"]["name"]}
+    return method | several | record["method"]["settings"]
 
 
 def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:

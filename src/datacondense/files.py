@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -16,11 +18,13 @@ import filelock
 
 from datacondense.errors import DatacondenseError, UsageError
 
-#: The line of a Markdown file that proves it to be ours; wherever it stands.
+#: The line that proves a Markdown or HTML file to be ours, wherever it stands.
 MARKER = "<!-- Written by datacondense, which may replace it. -->"
 #: The text chunk `Software` of PNG files, and the key in the metadata of parquet files, that prove the same.
 SOFTWARE = "datacondense"
-#: In a folder while a process works there.
+#: In a folder that is written whole: JSON that names our version and has the SHA-256 of all other `files`.
+MANIFEST = "datacondense.json"
+#: The file that is in a folder while a process works there.
 LOCK = ".datacondense.lock"
 #: How the names of temporary files begin and end.
 _TEMPORARY = (".datacondense-", ".tmp")
@@ -29,8 +33,8 @@ _STALE = 3600.0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one move, after it has reached the disk. What a killed process left
-    half-written in the folder long ago is removed.
+    """Replace `path` by `content` in one move, after it has reached the disk. Files that a killed process
+    left half-written in the folder long ago are removed.
 
     Raises:
         DatacondenseError: no permission or no space; what `path` held before is still there.
@@ -55,6 +59,65 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON with a final newline, written atomically."""
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_folder(folder: Path, contents: dict[str, bytes], *, overwrite: bool) -> None:
+    """A new folder of these files, by their names in it; it appears whole or not at all.
+
+    It has a `MANIFEST`, which must be among the contents and have the SHA-256 of the others as its `files`.
+    With `overwrite`, a folder is replaced in which every file is as its manifest says.
+
+    Raises:
+        UsageError: `folder` is a file, or has files and `overwrite` is not set, or has others than we wrote,
+            or ours with changes.
+        DatacondenseError: no permission or no space; what was there before is still there.
+    """
+    require_new_folder(folder, overwrite=overwrite)
+    new: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=_TEMPORARY[0], suffix=_TEMPORARY[1], dir=folder.parent))
+        for name, content in contents.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(new / name, content)
+        new.chmod(0o777 & ~_umask())
+        old = new.with_name(f"{new.name[: -len(_TEMPORARY[1])]}-old{_TEMPORARY[1]}")
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise DatacondenseError(f"cannot write {folder}: {error.strerror or error}") from None
+    finally:
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def require_new_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` where `write_folder` would: before the work whose result it writes."""
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise UsageError(f"{folder} is not a folder; choose another one with --out")
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    if files and not overwrite:
+        raise UsageError(f"{folder} has files already; choose another folder with --out or --overwrite it")
+    ours: dict[str, str] = {}
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        manifest = json.loads((folder / MANIFEST).read_text()) if _json_is_ours(folder / MANIFEST) else {}
+        ours = dict(manifest["files"]) if manifest else {}
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if name == MANIFEST and ours:
+            continue
+        if path.is_symlink() or ours.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
+            raise UsageError(
+                f"{path} is not as datacondense wrote it, so {folder} is not replaced; "
+                "move it away or choose another folder with --out"
+            )
 
 
 def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
@@ -92,10 +155,11 @@ def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out"
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the content of a file proves that we wrote it; an empty one, where nothing can be lost, passes.
+    """Whether the content of a file proves that we wrote it; an empty file, in which nothing can be lost,
+    passes.
 
-    The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown; `SOFTWARE` in PNG and
-    parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
+    The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown and HTML; `SOFTWARE`
+    in PNG and parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
     `datacondense` in each of them; in SQLite, the tables of Optuna's studies. Files with another
     suffix may be JSON or PNG, whose names people choose.
     """
@@ -116,8 +180,8 @@ def require_ours(path: Path, flag: str = "--out", hint: str = "") -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in `folder`, which is made where it is missing, as the only process of this host. What a killed
-    process left half-written is removed.
+    """Work in `folder`, made if it is missing, as the only process of this host. Files that a killed process
+    left half-written are removed.
 
     The lock ends with the process, however it dies. Its file is removed while it is still held: whoever
     waited on it notices (filelock looks whether the file it locked still has a name) and makes a new one.
@@ -146,8 +210,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_new_file(path: Path, *, overwrite: bool, flag: str = "--out") -> None:
-    """Raise `UsageError` where writing `path` would replace a file without leave, one that is not provably
-    ours with leave, or cannot be done. `flag` chooses another place.
+    """Raise `UsageError` where `path` cannot be written, or would replace a file without `overwrite` or, even
+    with it, one that is not provably ours. `flag` chooses another place.
     """
     if overwrite:
         require_ours(path, flag)
@@ -158,8 +222,8 @@ def require_new_file(path: Path, *, overwrite: bool, flag: str = "--out") -> Non
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $DATACONDENSE_CACHE, else `datacondense` in $XDG_CACHE_HOME or
-    `~/.cache`.
+    """The folder for files that can be made again: $DATACONDENSE_CACHE, or else `datacondense` in
+    $XDG_CACHE_HOME or `~/.cache`.
     """
     if folder := os.environ.get("DATACONDENSE_CACHE"):
         return Path(folder)
@@ -198,7 +262,7 @@ def _parquet_is_ours(path: Path) -> bool:
     return SOFTWARE.encode() in (pyarrow.parquet.read_schema(path).metadata or {})
 
 
-def _markdown_is_ours(path: Path) -> bool:
+def _text_is_ours(path: Path) -> bool:
     return MARKER in path.read_text().splitlines()
 
 
@@ -232,7 +296,7 @@ def _studies_are_ours(path: Path) -> bool:
     return {"studies", "trials", "version_info"} <= tables
 
 
-#: Of files from before there was a common name: what their one entry was called, and how it began.
+#: Files from before there was a common name: the name of their single entry, and how it began.
 _EARLIER_ENTRIES = (
     rb'record":"{\"class_names\"',
     rb'checkpoint":"{\"record\"',
@@ -244,7 +308,8 @@ _PROOFS = {
     ".safetensors": _safetensors_is_ours,
     ".png": _png_is_ours,
     ".parquet": _parquet_is_ours,
-    ".md": _markdown_is_ours,
+    ".md": _text_is_ours,
+    ".html": _text_is_ours,
     ".json": _json_is_ours,
     ".jsonl": _lines_are_ours,
     ".db": _studies_are_ours,

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 
-#: What the name of our entry in a safetensors file begins with: it proves whose file it is.
+#: The beginning of the name of our entry in a safetensors file, which proves whose file it is.
 ENTRY = "datacondense."
 #: An entry is JSON that begins with this and the SHA-256 of the file, computed while these digits are zero.
 _HASH, _NO_HASH = '{"sha256": "', "0" * 64
@@ -41,7 +41,7 @@ class Damaged(DatacondenseError):
         return printable(f"{self.path} is damaged ({self.reason}){advice}")
 
     def advising(self, advice: str) -> Damaged:
-        """The same, with what to do about it, which whoever reads the file knows."""
+        """The same error with advice, which the code that reads the file can give."""
         return Damaged(self.path, self.reason, advice)
 
 
@@ -71,10 +71,15 @@ def pack_tensors(tensors: Mapping[str, Tensor], kind: str, about: Any) -> bytes:
     return _with_hash(content, hashlib.sha256(content).hexdigest())
 
 
-def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[T, dict[str, Tensor]]:
+def read_tensors(
+    path: Path, kind: str, about: type[T] | GenericAlias, *, mapped: bool = False
+) -> tuple[T, dict[str, Tensor]]:
     """What `pack_tensors` packed: the description, as an `about`, and the tensors, on the CPU.
 
     Files from before there was a hash have the entry `KIND`; they are read without it.
+
+    Args:
+        mapped: the tensors are views of the file, read when they are needed and shared by processes.
 
     Raises:
         Damaged: the content is something else, was changed, or cannot be read.
@@ -91,7 +96,7 @@ def read_tensors(path: Path, kind: str, about: type[T] | GenericAlias) -> tuple[
         raise Damaged(path, f"it has no entry '{ENTRY}{kind}'")
     described = _decoded(path, entry.encode(), about)
     try:
-        return described, safetensors.torch.load(content)
+        return described, safetensors.torch.load_file(path) if mapped else safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise Damaged(path, f"{type(error).__name__}: {error}") from None
 
@@ -140,6 +145,6 @@ def _unchanged(path: Path, content: bytes, entry: str) -> str:
 
 
 def _with_hash(content: bytes, digest: str) -> bytes:
-    """The file with `digest` in the place of the one it has; as it is where there is no place for one."""
+    """The file with `digest` in place of its own; unchanged if it has none."""
     before, place, after = content.partition(json.dumps(_HASH)[1:-1].encode())
     return before + place + digest.encode() + after[64:] if place else content

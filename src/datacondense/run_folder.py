@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,12 +45,15 @@ from datacondense.files import (
 )
 from datacondense.methods import Method, State, Task
 from datacondense.methods.contract import misfit
-from datacondense.reading import Damaged, pack_tensors, read_tensors
+from datacondense.reading import Damaged, kinds, pack_tensors, read_tensors
 from datacondense.settings import later
 from datacondense.snapshots import Snapshots
+from datacondense.validating import Stood
 
 #: What the names of the tensors of snapshots begin with in a checkpoint.
 _SNAPSHOT = "snapshots."
+#: What the images that stood the last check are called in it.
+_STOOD = "stood"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,23 @@ class Reached:
     seconds: float
     snapshots: Snapshots = field(default_factory=Snapshots)
     """Kept in checkpoints, so that they are those of the state wherever the process dies."""
+    stood: Stood | None = None
+    """What the checks decided so far; None where there are none."""
+
+    @property
+    def best(self) -> tuple[int, State]:
+        """The state with the best images, as far as is known, and the iterations after which it was there."""
+        if self.stood is None or not self.stood.failed:
+            return self.done, self.state
+        return self.stood.done, replace(self.state, images=self.stood.images)
+
+
+@dataclass
+class _StoodAt:
+    """`Stood` without its images."""
+
+    done: Annotated[int, Meta(ge=0)]
+    failed: Annotated[int, Meta(ge=0)]
 
 
 @dataclass
@@ -73,6 +93,7 @@ class _About:
     done: Annotated[int, Meta(ge=0)]
     metrics: tuple[dict[str, int | float], ...]
     seconds: Annotated[float, Meta(ge=0)]
+    stood: _StoodAt | None = None
 
 
 class RunFolder:
@@ -144,8 +165,11 @@ class RunFolder:
             "metrics": progress.metrics,
             "seconds": progress.seconds,
         }
-        snapshots = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
-        return pack_tensors(progress.state.tensors() | snapshots, "checkpoint", about)
+        more = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
+        if progress.stood:
+            about["stood"] = {"done": progress.stood.done, "failed": progress.stood.failed}
+            more[_STOOD] = progress.stood.images
+        return pack_tensors(progress.state.tensors() | more, "checkpoint", about)
 
     def checkpoint(self, progress: Reached) -> None:
         """Save `progress` so that `restored` can continue from it; the checkpoint before it is kept, too."""
@@ -174,7 +198,7 @@ class RunFolder:
                 kept = "all that was computed is"
             stop.add_note(f"{kept} kept in {self.folder}; the same command with --resume continues")
         elif isinstance(stop, KeyboardInterrupt):
-            stop.add_note("nothing was kept, for the first iteration had not ended")
+            stop.add_note("nothing was kept, because the first iteration had not ended")
 
     def restored(self, task: Task) -> Reached | None:
         """The progress in the last checkpoint, or in the one before it where the last is damaged; None where
@@ -237,6 +261,7 @@ class RunFolder:
         if [row.get("iteration") for row in about.metrics] != list(range(done)):
             raise Damaged(path, f"its metrics are not of {done} iterations")
         kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_SNAPSHOT)}
+        stood_images = tensors.pop(_STOOD, None)
         named = {_current(name): tensor.to(task.machine.device) for name, tensor in tensors.items()}
         expected = {field.name for field in fields(self.method.state)}
         if named.keys() not in (expected, expected - {"probabilities"}):
@@ -252,7 +277,14 @@ class RunFolder:
             )
         except ValueError as error:
             raise Damaged(path, str(error)) from None
-        return Reached(done, state, about.metrics, about.seconds, snapshots)
+        if (about.stood is None) != (stood_images is None):
+            raise Damaged(path, "the images that stood the last check are missing, or were not checked")
+        stood = None
+        if about.stood and stood_images is not None:
+            if kinds({"": stood_images}) != kinds({"": state.images}) or not stood_images.isfinite().all():
+                raise Damaged(path, "the images that stood the last check do not fit")
+            stood = Stood(stood_images.to(task.machine.device), about.stood.done, about.stood.failed)
+        return Reached(done, state, about.metrics, about.seconds, snapshots, stood)
 
     def _require_same(self, found: Record) -> None:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""

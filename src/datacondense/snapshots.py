@@ -40,6 +40,11 @@ class Snapshots:
         stored = images.clamp(-_LARGEST, _LARGEST).to("cpu", torch.float16)
         return Snapshots((*self.iterations, done), (*self.images, stored))
 
+    def before(self, done: int) -> Snapshots:
+        """Those after fewer iterations than `done`."""
+        n = sum(iteration < done for iteration in self.iterations)
+        return Snapshots(self.iterations[:n], self.images[:n])
+
     def tensors(self) -> dict[str, Tensor]:
         """All of them, as files keep them; nothing where there are none."""
         if not len(self):

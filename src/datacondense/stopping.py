@@ -9,9 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from types import FrameType
 
 #: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
@@ -30,22 +29,12 @@ def check_stop() -> None:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, looking at the note ten times a second."""
+    """Sleep, checking for a signal ten times a second."""
     end = time.monotonic() + seconds
     check_stop()
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
         check_stop()
-
-
-def stop_processes(processes: Sequence[BaseProcess]) -> None:
-    """Send SIGTERM to those that live, and wait until they have saved their work: 30 seconds at most."""
-    started = [process for process in processes if process.pid is not None]
-    for process in started:
-        process.terminate()
-    end = time.monotonic() + 30
-    for process in started:
-        process.join(max(0.0, end - time.monotonic()))
 
 
 @contextmanager
@@ -75,9 +64,9 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """For calls that last and have no safe point, such as a download: a signal raises where it arrives, too.
+    """For long calls without a safe point, such as a download: inside, a signal also raises where it arrives.
 
-    What is lost there is raised at the end of the block, and what was noted before at its beginning.
+    A signal lost there is raised at the end of the block, one noted before at its beginning.
     """
     global _at_once
     check_stop()

@@ -61,6 +61,14 @@ class Recipe:
         return cls() if augmentation == "none" else cls(epochs=1000, augmentation=augmentation)
 
     @classmethod
+    def of_idc(cls, augmentation: Augmentation, cutmix: float = 0.5) -> Recipe:
+        """As in the evaluation of IDC (Kim et al., ICML 2022): 1000 augmented epochs in batches of 64, with
+        CutMix, a fifth of the learning rate after two thirds of them and again after five sixths.
+        """
+        return cls(epochs=1000, batch_size=64, augmentation=augmentation, cutmix=cutmix, decay_at=2 / 3,
+                   decay_again_at=(5 / 6,), decay_factor=0.2)  # fmt: skip
+
+    @classmethod
     def of_whole_set(cls, images: int, *, updates: int = 10_000) -> Recipe:
         """For a network trained on a whole set of so many `images`, which the paper does not say: its recipe
         without augmentation, in as many epochs as come nearest to `updates`, 1 to 300.

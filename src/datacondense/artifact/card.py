@@ -84,6 +84,12 @@ _SOFT = """
 Networks are trained on class probabilities (soft labels); `label` is the class that an image counts for.
 """
 
+_RELABELLED = """\
+The probabilities are the mean softmax (temperature {temperature:g}) of {networks} × `{network}`, trained on
+all real images for {recipe[epochs]} epochs from seed {seed} on. Compare such a set with others that have soft
+labels: these make up for much that images lack.
+"""
+
 
 def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_bytes: int) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
@@ -97,7 +103,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         n=len(data),
         shape=shown_shape(data.image_shape),
         classes=data.classes,
-        stored=_stored(data, decoder, stored_bytes),
+        stored=_stored(data, decoder, stored_bytes, record),
         torch=f"normalised{' decoded' * (decoder.parts > 1)} images and {'targets' if soft else 'labels'}",
         columns="image, pixels, label" + ", probabilities" * soft,
         version=record["versions"]["datacondense"],
@@ -111,27 +117,29 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         mean=_numbers(data.mean),
         std=_numbers(data.std),
         recipe=_table(recipe.record()),
-        settings=_table(settings) if (settings := _settings(record, network)) else "No settings.",
+        settings=_table(settings) if (settings := settings_in_effect(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],
         fingerprint=record["data"]["fingerprint"],
     )
 
 
-def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int) -> str:
+def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int, record: dict[str, Any]) -> str:
     """Where what is stored and what networks are trained on differ: what each is, and what storage takes."""
     decoded = _DECODED.format(n=f"{len(data):,}", decoded=f"{len(data) * decoder.parts:,}", f=decoder.factor)
-    soft = data.probabilities is not None
-    said = decoded * (decoder.parts > 1) + _SOFT * soft
+    said = decoded * (decoder.parts > 1) + _SOFT * (data.probabilities is not None)
+    if relabelled := record.get("relabelled"):
+        said += _RELABELLED.format(**relabelled)
     return f"{said}\nStorage: {stored_bytes:,} bytes (float32; labels int64).\n" if said else ""
 
 
-def _settings(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
+def settings_in_effect(record: dict[str, Any], network: Architecture | None) -> dict[str, Any]:
     """Those that took effect: what was left to the method is filled in, where this version knows it."""
     name, settings = record["method"]["name"], dict(record["method"]["settings"])
     with suppress(KeyError, ValueError):  # made by another version, or by a method of the user's
         method = restored(METHODS[name], settings)
-        return method.effective(record["ipc"], record["data"]["images"], network)
+        data = record["data"]
+        return method.effective(record["ipc"], data["images"], tuple(data["image_shape"]), network)
     return settings
 
 

@@ -1,4 +1,4 @@
-"""`datacondense compare`: several condensed sets, tested alike."""
+"""`datacondense compare`: several condensed sets, tested under equal conditions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    load_set,
     note_other_images,
+    report_command,
 )
-from datacondense.errors import UsageError, unknown_name
+from datacondense.errors import UsageError, printable, unknown_name
 from datacondense.evaluation import evaluate_recorded, require_buildable, require_same_shape
 from datacondense.evaluation.comparison import NOTE, Row, require_equal_storage, table, verdict
 from datacondense.evaluation.protocols import PROTOCOLS
@@ -77,7 +79,7 @@ def run(
             "comparing takes two or more different folders that `condense` wrote, or --baselines"
         )
     chosen = training.chosen()
-    sets = {str(folder): CondensedDataset.load(folder) for folder in folders}
+    sets = {str(folder): load_set(folder) for folder in folders}
     reached = _accuracies_of_whole(whole, chosen) if whole else {}
     machine = hardware.detect()
     first = next(iter(sets.values()))
@@ -130,6 +132,7 @@ def run(
             print(f"{row.title}, {row.network}: {scores}")
             results[f"{row.title} {row.network}"]["robustness"] = asdict(scores)
         output.write(results)
+    print(printable(f"report: {report_command(folders, output.json)}"))
 
 
 def with_hard_labels(condensed: CondensedDataset) -> CondensedDataset:

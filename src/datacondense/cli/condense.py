@@ -16,6 +16,7 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    report_command,
 )
 from datacondense.cli.help import UNSAID
 from datacondense.cli.settings import AUTO
@@ -50,6 +51,15 @@ def run(
             "With --resume, a set so made is improved when more minutes are given.",
         ),
     ] = None,
+    validation: Annotated[
+        float | None,
+        arg(
+            metavar="PART",
+            help="Hold out this part of the training images; on it, networks trained on the set are compared "
+            "now and then, and the newest images are kept unless they do worse.",
+            help_behavior_hint="(default: 0.05 with --minutes, otherwise none)",
+        ),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -60,7 +70,12 @@ def run(
     snapshot_every: Annotated[
         int | None, UNSAID, arg(metavar="N", help="Keep the images after every N iterations, for `report`.")
     ] = None,
-    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
+    tensorboard: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="DIR", help="Write metrics, pictures and settings there for TensorBoard, meanwhile."),
+    ] = None,
+    quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
@@ -79,12 +94,15 @@ def run(
         machine=machine,
         out=folder,
         minutes=minutes,
+        validation=validation,
         resume=resume,
         overwrite=overwrite,
         snapshot_every=snapshot_every,
+        tensorboard=tensorboard,
         progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]
     if network != TrainingFlags().networks:
         following += ["--networks", network]
     print(printable(f"{condensed!r} is in {folder}; next: {shlex.join(following)}"))
+    print(printable(f"report: {report_command([folder])}"))

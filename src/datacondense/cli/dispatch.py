@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from functools import wraps
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -22,19 +24,27 @@ from datacondense.stopping import Terminated, stoppable
 VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
-    "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "compare": "Evaluate several condensed sets under equal conditions, with Welch's t-test.",
+    "relabel": "Give a condensed set soft labels, by networks trained on all real images.",
+    "report": "Make one page of condensed sets: images, accuracy, progress, settings, code.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
-    "paper": "Measure a table of the paper and set it beside the paper's numbers.",
+    "paper": "Measure a table of the paper and compare it with the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",
-    "list": "List the methods, networks and datasets that have names.",
+    "export": "Write a condensed set for other tools: PNG, NumPy, PyTorch, parquet, DD-Ranking.",
+    "import": "Read a condensed set that others published: DC, DSA, DM, IDC, DREAM, MTT, …",
+    "list": "List the methods, networks, datasets and ready sets that have names.",
+    "doctor": "Print what belongs in a bug report: versions, machine, data, caches.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
-CONTINUING, KEPT = ("paper", "search"), "what was finished is kept; the same command continues"
+CONTINUING, KEPT = ("paper", "search", "relabel"), "what was finished is kept; the same command continues"
+
+#: Shells for which tyro writes completion.
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 #: A path in the home folder, also behind --flag=, where no shell expands it.
 _HOME = re.compile(r"^(--[\w-]+=|)~(?=/|$)")
@@ -47,7 +57,8 @@ Condense a large labelled image dataset into a few synthetic images per class.
 verbs:
 {verbs}
 
-`datacondense VERB --help` explains the flags of a verb; `datacondense --version` prints the version.\
+`datacondense VERB --help` explains the flags of a verb; `datacondense --version` prints the version.
+`datacondense --completion SHELL` prints what lets bash, zsh, fish or tcsh complete verbs and flags.\
 """.format(verbs="\n".join(f"  {verb:<11}{line}" for verb, line in VERBS.items()))
 
 
@@ -70,10 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == "--version":
         print(f"datacondense {datacondense.__version__}")
         return 0
+    completes = verb == "--completion"
     helps = not {"-h", "--help"}.isdisjoint(words)
-    imports = without_torch() if helps and own_process else nullcontext()
+    imports = without_torch() if (helps or completes) and own_process else nullcontext()
     try:
         with stoppable(), warnings_in_one_line(), plain_words(), imports:
+            if completes:
+                _print_completion(next(iter(words), ""))
             run = _guarded(_verb(verb, words))
             flags = ["--help"] if helps else [_HOME.sub(_home, word) for word in words]
             tyro.cli(run, prog=f"datacondense {verb}", description=VERBS[verb], args=flags,
@@ -100,6 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _print_completion(shell: str) -> NoReturn:
+    """Print what `shell` is to source, and leave. A method's settings are those of the method by default."""
+    if shell not in SHELLS:
+        raise unknown_name("shell", shell, SHELLS)
+    verbs = {verb: _verb(verb, []) for verb in VERBS}
+    tyro.extras.subcommand_cli_from_dict(verbs, prog="datacondense", args=["--tyro-print-completion", shell],
+                                         config=(tyro.conf.FlagCreatePairsOff,))  # fmt: skip
+    raise AssertionError("tyro leaves when it has printed a script")
+
+
 def _home(match: re.Match[str]) -> str:
     return match[1] + str(Path.home())
 
@@ -113,7 +137,7 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
             run(*arguments, **settings)
         except SystemExit as ended:
             raise DatacondenseError(
-                f"code that the run called, that of your network say, ended it by sys.exit({ended.code!r})"
+                f"code that the run called, such as your network's, ended it with sys.exit({ended.code!r})"
             ) from ended
 
     return guarded
@@ -127,11 +151,16 @@ def _say(verb: str, message: str, error: BaseException) -> None:
     print("datacondense:", "; ".join([message, *notes]), file=sys.stderr)
 
 
+def module_of(verb: str) -> str:
+    """The module with the `run` of a verb; `import_`, since Python keeps the word."""
+    return f"datacondense.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}"
+
+
 def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
     """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS)
-    run: Callable[..., None] = import_module(f"datacondense.cli.{verb}").run
+    run: Callable[..., None] = import_module(module_of(verb)).run
     if verb in METHOD_FLAGS:
         from datacondense.cli.settings import take_settings  # imports the methods
 

@@ -1,4 +1,4 @@
-"""`datacondense evaluate`: networks trained on one condensed set, or on everything."""
+"""`datacondense evaluate`: networks trained on one condensed set, or on the whole training set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from datacondense.cli.flags import (
     Seed,
     Switch,
     TrainingFlags,
+    load_set,
     note_other_images,
+    report_command,
 )
 from datacondense.condensing import run_result
 from datacondense.data import ImageDataset
+from datacondense.errors import printable
 from datacondense.evaluation import evaluate_recorded, require_buildable
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.training import Recipe
@@ -51,7 +54,7 @@ def run(
         recipe = Recipe.of_whole_set(len(data))
         about: dict[str, Any] = {"method": {"name": "whole", "settings": {}}, "data": data.description}
     else:
-        training = CondensedDataset.load(folder)
+        training = load_set(folder)
         machine = hardware.detect()
         real = reading.load_again(training, protocol.data)
         note_other_images(training, real)
@@ -70,3 +73,5 @@ def run(
             print(f"{name:<12} {score}", flush=True)
             results[name] = result | {"condensed": about}
         output.write(results)
+    if not whole:
+        print(printable(f"report: {report_command([folder], output.json)}"))

@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.cli.flags import MachineFlags, Switch
 from datacondense.cli.frontier import FrontierFlags
+from datacondense.cli.help import UNSAID
 from datacondense.errors import COUNT, UsageError, unknown_name
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
@@ -16,8 +17,9 @@ from datacondense.experiments.paper.frontier.page import frontier_section
 from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
-from datacondense.files import require_ours, require_writable_folder
+from datacondense.files import require_ours, require_writable_folder, write_atomically
 from datacondense.machine import Machine
+from datacondense.report import require_report
 from datacondense.text import duration
 
 
@@ -47,7 +49,7 @@ def run(
     ] = "full",
     workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
     dry_run: Annotated[Switch, arg(help="Only list the cells and estimate the time.")] = False,
-    results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
+    results: Annotated[Path, arg(help="The folder of results; machines may share it and --runs.")] = Path(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
@@ -59,13 +61,21 @@ def run(
             help_behavior_hint="(default: on the screen)",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        UNSAID,
+        arg(metavar="FILE", help="Write all tables and plots there, as one page to look at."),
+    ] = None,
     frontier: OmitArgPrefixes[FrontierFlags] = FrontierFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
-    """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
+    """Measure a table of the paper and compare it with the paper's numbers; finished cells are skipped."""
     folders = Folders(results, runs)
     if report:
         require_ours(report, "--report")
+    if html:
+        require_report()
+        require_ours(html, "--html")
     if table == "frontier":
         if workers != 1:
             raise UsageError(
@@ -94,7 +104,14 @@ def run(
     if report:
         write_book(folders, report)
         print(report)
-    elif table == "frontier":
+    if html:
+        from datacondense.experiments.paper.page import results_page
+
+        write_atomically(html, results_page(folders).encode())
+        print(html)
+    if report or html:
+        return
+    if table == "frontier":
         print(frontier_section(folders.results), end="")
     else:
         print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")

@@ -7,9 +7,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from datacondense.artifact.condensed import CondensedDataset
 from datacondense.artifact.picture import picture, png, side_by_side
-from datacondense.cli.flags import Artifacts, Switch
+from datacondense.cli.flags import Artifacts, Switch, load_set
 from datacondense.errors import UsageError, printable
 from datacondense.files import require_new_file, write_atomically
 
@@ -32,7 +31,7 @@ def run(
     """Draw condensed sets: a row per class, or one image of each in a grid; several sets side by side."""
     if not folders:
         raise UsageError("name one or more folders that `condense` wrote")
-    sets = [CondensedDataset.load(folder) for folder in folders]
+    sets = [load_set(folder) for folder in folders]
     require_new_file(out, overwrite=overwrite)
     if len(sets) == 1:
         drawn = picture(sets[0].data, columns=columns, scale=scale)

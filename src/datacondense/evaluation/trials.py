@@ -1,4 +1,4 @@
-"""Finished trials of evaluations, kept on disk until their results are safe: a stopped evaluation goes on."""
+"""Finished trials of evaluations, kept on disk until their results are safe, so that evaluations resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -24,8 +24,16 @@ _CONFUSED = 100
 class _Kept(msgspec.Struct):
     accuracies: list[Fraction]
     class_accuracies: list[list[Fraction | None]]
-    confusion: list[list[int]]
+    confusion: list[list[Annotated[int, msgspec.Meta(ge=0, le=2**53)]]]
     seconds: Amount
+
+    def __post_init__(self) -> None:
+        if len(self.accuracies) != len(self.class_accuracies):
+            raise ValueError("not as many accuracies by class as in all")
+        if any(len(row) != len(self.confusion) for row in [*self.class_accuracies, *self.confusion]):
+            raise ValueError("numbers of classes differ")
+        if bool(self.confusion) != bool(self.accuracies):
+            raise ValueError("confusion without accuracies, or the other way round")
 
 
 @dataclass
@@ -77,7 +85,7 @@ class KeptTrials(AbstractContextManager["KeptTrials"]):
         self._paths.append(path)
         with suppress(OSError, Damaged):
             found = read_json(path, _Kept)
-            if len(found.accuracies) == len(found.class_accuracies) <= trials:
+            if len(found.accuracies) <= trials:
                 return Trials(path, found.accuracies, found.class_accuracies, found.confusion, found.seconds)
         return Trials(path)
 

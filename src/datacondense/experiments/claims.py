@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ from typing import Annotated
 
 import msgspec
 
+from datacondense.experiments.workers import heartbeat
 from datacondense.reading import Damaged, read_json
 
-#: Seconds between two signs of life.
+#: Seconds between two heartbeats.
 HEARTBEAT = 30.0
 #: Seconds without one after which a claim may be taken over.
 STALE = 600.0
@@ -44,20 +44,15 @@ def claimed(path: Path) -> Iterator[bool]:
     if not (_create(path, mine) or (_clear_stale(path) and _create(path, mine))):
         yield False
         return
-    over = threading.Event()
 
-    def beat() -> None:
-        while not over.wait(HEARTBEAT):
-            with suppress(OSError):
-                os.utime(path)
+    def touch() -> None:
+        with suppress(OSError):
+            os.utime(path)
 
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
     try:
-        yield True
+        with heartbeat(HEARTBEAT, touch):
+            yield True
     finally:
-        over.set()
-        heart.join()
         with suppress(Damaged):
             if _read(path) == mine:
                 path.unlink(missing_ok=True)
@@ -77,7 +72,7 @@ def _create(path: Path, claim: _Claim) -> bool:
 
 
 def _clear_stale(path: Path) -> bool:
-    """Remove the claim if nobody stands behind it."""
+    """Remove the claim if no living process holds it."""
     found = _read(path)
     if found is None or not _stale(path, found):
         return found is None

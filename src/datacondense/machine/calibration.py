@@ -1,12 +1,13 @@
 """What a machine does best, measured once in a second or two and remembered on disk.
 
-Remembered, because a choice that hung on the noise of each start would make equal runs differ.
+Remembered, because a choice that depended on the noise of each start would make equal runs differ.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -30,7 +31,7 @@ class Calibration:
     """The measured choices for one device."""
 
     bfloat16: bool
-    """Convolutions, forward and backward, are clearly faster in bfloat16 than in float32."""
+    """Whether convolutions, forward and backward, are clearly faster in bfloat16 than in float32."""
     micro_batch: MicroBatch
     """Images in flight at once for which a convolutional block is fastest: what the caches hold."""
 
@@ -42,30 +43,33 @@ def calibration(device: torch.device) -> Calibration:
     path = cache_folder() / f"machine-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, Damaged):
         return read_json(path, Calibration)
-    measured = _measured(device)
+    measured = measure(device)
     with suppress(OSError, DatacondenseError):  # measured again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"machine": key, **asdict(measured)})
     return measured
 
 
-def _measured(device: torch.device) -> Calibration:
-    # Turn by turn, the best of each: other work on the machine must not decide which is faster.
+def measure(device: torch.device) -> Calibration:
+    """The choices for `device`, measured now."""
+    # In turn, and the best of each: other work on the machine must not decide which is faster.
     rounds = [[_seconds_per_image(device, dtype, 32) for dtype in (torch.float32, torch.bfloat16)]
               for _ in range(3)]  # fmt: skip
     float32, bfloat16_seconds = map(min, zip(*rounds, strict=True))
     bfloat16 = float32 / bfloat16_seconds > _WORTHWHILE
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
-    seconds = {size: _seconds_per_image(device, dtype, size) for size in sizes}
-    # 32 is known to be good; another size must show that it is better.
-    best = min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
-    return Calibration(bfloat16, best)
+    return Calibration(bfloat16, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
+
+
+def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
+    """The size whose images take least; 32 is known to be good, and another must be better by a tenth."""
+    return min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
 
 
 def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Of a block of the paper's ConvNet, forward and backward: the fastest of a few; infinity where the
-    device does not compute in `dtype`."""
+    """Seconds for an image in a block of the paper's ConvNet, forward and backward: the fastest of a few
+    runs; infinity if the device does not compute in `dtype`."""
     best = float("inf")
     with suppress(RuntimeError, TypeError):
         images = torch.zeros(size, 128, 16, 16, device=device, dtype=dtype, requires_grad=True)

@@ -1,12 +1,17 @@
 """The methods: each a frozen dataclass of settings in a file of its own."""
 
 from datacondense.errors import UsageError, unknown_name
+from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.dataset_distillation import DatasetDistillation
+from datacondense.methods.dcc import DCC
 from datacondense.methods.distribution_matching import DistributionMatching
+from datacondense.methods.dream import DREAM
+from datacondense.methods.dsa import DSA
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
+from datacondense.methods.idc import IDC
 from datacondense.methods.k_center import KCenter
 from datacondense.methods.k_means import KMeans
 from datacondense.methods.mosaic import Mosaic
@@ -19,7 +24,12 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         GradientMatching,
+        DSA,
+        DCC,
         DistributionMatching,
+        IDC,
+        DREAM,
+        AccDD,
         DatasetDistillation,
         RandomSelection,
         Herding,
@@ -56,7 +66,12 @@ def as_method(method: Method | str) -> Method:
 
 
 __all__ = [
+    "DCC",
+    "DREAM",
+    "DSA",
+    "IDC",
     "METHODS",
+    "AccDD",
     "DatasetDistillation",
     "DistributionMatching",
     "Forgetting",

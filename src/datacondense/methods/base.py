@@ -133,7 +133,9 @@ class Chosen(State):
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses and final."""
+    """Hyperparameters of one way to condense. Subclasses are frozen dataclasses; what is only a choice of a
+    method's settings is a subclass of it with a name, a reference and other defaults.
+    """
 
     name: ClassVar[str]
     """On the command line and in records."""
@@ -168,9 +170,9 @@ class Method(ABC):
         seen = sum(min(_REAL_BATCH, len(members)) for members in task.real.indices_by_class)
         return self.steps * seen
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
-        """The settings, with those filled in that follow from ipc, the number of real images and the
-        condensing network (None where it is not known)."""
+    def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
+        """The settings, with those filled in that follow from ipc, the number and shape of the real images
+        and the condensing network (None where it is not known)."""
         return asdict(self)
 
     def plan(self, task: Task) -> str:

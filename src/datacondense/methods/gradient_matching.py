@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
+from datacondense.learner import Learner
 from datacondense.matching import Distance
 from datacondense.methods.base import Task
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
@@ -47,11 +48,11 @@ class GradientMatching(LearnedImages):
     image_steps: int = 1
     """ς_S: updates of S per matching."""
     image_learning_rate: float | None = None
-    """η_S: of the synthetic images; unless given, 0.1, or 0.01 where the condensing network is an MLP."""
+    """η_S: learning rate of the images; unless given, 0.1, or 0.01 if the condensing network is an MLP."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_learning_rate: float = 0.01
-    """η_θ: of the network in the inner loop."""
+    """η_θ: learning rate of the network in the inner loop."""
     network_momentum: float = 0.5
     """SGD momentum in the inner loop: 0.5 in the code published with the paper, 0 in it since July 2021."""
     real_batch: int = 256
@@ -83,7 +84,7 @@ class GradientMatching(LearnedImages):
         synthetic = task.ipc * task.real.classes
         return self.iterations * (outer_steps * real + (outer_steps - 1) * epochs * synthetic)
 
-    def effective(self, ipc: int, images: int, network: Network | None) -> dict[str, Any]:
+    def effective(self, ipc: int, images: int, shape: Any, network: Network | None) -> dict[str, Any]:
         """T and ς_θ by the paper's table, η_S by the network."""
         outer_steps, epochs = self._loops(ipc)
         given = {"outer_steps": outer_steps, "network_epochs": epochs}
@@ -100,7 +101,6 @@ class GradientMatching(LearnedImages):
     ) -> tuple[Moving, dict[str, float]]:
         """One network's worth of Algorithm 1: draw θ₀, then T times match every class and train θ on S."""
         T, epochs = self._loops(task.ipc)
-        descent = Momentum(self._image_learning_rate(task.network), self.image_momentum)  # opt_S
         inner = self._inner_recipe(epochs)
         S, velocity = state.images.clone(), state.momentum.clone()
         distances: list[Tensor] = []
@@ -108,21 +108,31 @@ class GradientMatching(LearnedImages):
         optimizer = inner.optimizer(learner.module)
         for t in range(T):
             learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k, t))
-            for c in range(task.real.classes):
-                transform = task.siamese(self.siamese, k, t, c)
-                real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
-                goal = learner.gradient(real, c)  # ∇θ L_c^T(θ_t)
-                rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
-                for i in range(self.image_steps):  # ς_S
-                    distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
-                    S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
-                    distances += [distance] if i == 0 else []
-                task.progress.advance(len(real))
+            distances += self.match(task, learner, S, velocity, k, t)
             if t < T - 1:  # a network trained after the last matching would never be used
                 order = task.stream("inner order", k, t)
                 learner.train(S, state.targets, inner, order, optimizer=optimizer, observe=task.observe)
         # Read at the end only: a GPU continues while nothing asks for its numbers.
         return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances)) / T}
+
+    def match(self, task: Task, learner: Learner, S: Tensor, v: Tensor, k: int, t: int) -> list[Tensor]:
+        """Update S and its velocity v, in place, class by class; the distances before the first update."""
+        descent, distances = self.descent(task.network), list[Tensor]()
+        for c in range(task.real.classes):
+            transform = task.siamese(self.siamese, k, t, c)
+            real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
+            goal = learner.gradient(real, c)  # ∇θ L_c^T(θ_t)
+            rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
+            for i in range(self.image_steps):  # ς_S
+                distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
+                S[rows], v[rows] = descent.step(S[rows], v[rows], slope)
+                distances += [distance] if i == 0 else []
+            task.progress.advance(len(real))
+        return distances
+
+    def descent(self, network: Network) -> Momentum:
+        """opt_S."""
+        return Momentum(self._image_learning_rate(network), self.image_momentum)
 
     def _inner_recipe(self, epochs: int) -> Recipe:
         """opt_θ: how the network is trained on S."""

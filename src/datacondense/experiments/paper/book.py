@@ -28,6 +28,8 @@ PAGES = {
 }
 #: The plot beside the book.
 CURVES = "accuracy-by-ipc.png"
+#: Where it stands in the book.
+CURVES_LINE = f"![Accuracy against images per class, measured beside reported]({CURVES})"
 
 _HEAD = f"""# Results
 
@@ -37,9 +39,10 @@ Test accuracy in percent, *measured here / reported in the paper*: mean ± stand
 (the paper: 100, 20 on each of 5 sets), a dash where there is no number. Generated from `results/` by
 `datacondense paper report`; do not edit.
 
-- What was shorter than at the paper's scale is stated with each number: `10 of 1000 iterations` of a method,
-  `features after 4 of 21 epochs` of the network that selects, `300 of 1000 epochs` of the networks that are
-  tested. Where the paper does not say how long it trained (features, whole sets), the full length is ours.
+- Whatever was shorter than on the paper's scale is stated with each number: `10 of 1000 iterations` of a
+  method, `features after 4 of 21 epochs` of the network that selects, `300 of 1000 epochs` of the networks
+  that are tested. Where the paper does not say how long it trained (features, whole sets), the full length
+  is ours.
 - Of several measurements, the one nearest to the paper's scale is shown, whatever its accuracy. In the
   ablations, whose numbers are compared with each other, all are of equal length.
 - **Unconverged**: some length was less than a tenth of the full one. Such a number does not say what the
@@ -119,10 +122,10 @@ def _section(table: Table, found: Found, runs: list[Run]) -> str:
     text = f"Every number measured here: {common}.\n\n" if common else ""
     text += _markdown([table.corner, *columns], lines) + _baselines(found, runs)
     if table.costs and (costs := _costs(found)):
-        text += "\nWhat condensing the first set of each cost:\n\n"
+        text += "\nThe cost of condensing the first set of each:\n\n"
         text += _markdown(["data", "method", "iterations", "minutes", "peak memory", "on"], costs)
     if table.name == "accuracy-by-ipc" and measured_lines(runs):
-        text += f"\n![Accuracy against images per class, measured beside reported]({CURVES})\n"
+        text += f"\n{CURVES_LINE}\n"
     return f"\n## {table.title}\n\n`datacondense paper {table.name}`\n\n{text}"
 
 
@@ -144,7 +147,7 @@ def _baselines(found: Found, runs: list[Run]) -> str:
     rows = dict.fromkeys(f"{one.data}-ipc{one.ipc}" for one in sets)
     lines = {row: [known[row, name] for name in names if (row, name) in known] for row in rows}
     return "".join(
-        f"\nTo compare, a ConvNet trained on selected images, {row}: {'; '.join(several)}.\n"
+        f"\nFor comparison, a ConvNet trained on selected images, {row}: {'; '.join(several)}.\n"
         for row, several in lines.items()
         if several
     )

@@ -30,6 +30,16 @@ def measured_lines(runs: Sequence[Run]) -> dict[tuple[str, str], Line]:
     return dict(lines)
 
 
+def reported_line(data: str, method: str) -> list[tuple[int, float]]:
+    """(images per class, mean in percent) of the paper, for a dataset as `measured_lines` calls it."""
+    return [
+        (entry.cell.sets.ipc, entry.reported.mean)
+        for entry in TABLES["accuracy-by-ipc"].entries(SCALES["full"])
+        if entry.reported and entry.cell.sets
+        and (entry.cell.data, entry.cell.sets.method.name) == (data.removesuffix(_JPEG), method)
+    ]  # fmt: skip
+
+
 def draw_curves(lines: dict[tuple[str, str], Line], path: Path) -> None:
     """A panel per dataset; measured points with their standard deviations, the paper's dotted.
 
@@ -42,13 +52,7 @@ def draw_curves(lines: dict[tuple[str, str], Line], path: Path) -> None:
     panels = drawing.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         for method, colour in _COLOURS.items():
-            reported = [
-                (entry.cell.sets.ipc, entry.reported.mean)
-                for entry in TABLES["accuracy-by-ipc"].entries(SCALES["full"])
-                if entry.reported and entry.cell.sets
-                and (entry.cell.data, entry.cell.sets.method.name) == (name.removesuffix(_JPEG), method)
-            ]  # fmt: skip
-            if reported:
+            if reported := reported_line(name, method):
                 axes.plot(*zip(*reported, strict=True), ":", color=colour, label=f"{method}, paper")
             if line := lines.get((name, method)):
                 axes.errorbar(*zip(*line, strict=True), fmt="o-", color=colour, capsize=3, label=method)

@@ -24,11 +24,12 @@ from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.claims import claimed
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
+from datacondense.experiments.workers import processes
 from datacondense.files import write_json
 from datacondense.machine import Machine
 from datacondense.machine.provenance import Provenance
 from datacondense.reading import Amount, Damaged, Fraction, read_json
-from datacondense.stopping import check_stop, pause, stop_processes, stoppable
+from datacondense.stopping import check_stop, pause, stoppable
 
 #: Seconds before looking again whether what others work on is done.
 POLL = 2.0
@@ -36,7 +37,7 @@ POLL = 2.0
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a table's work lies; processes and machines that share it share the work."""
+    """The folders of a table's work; processes and machines that share them share the work."""
 
     results: Path
     """`TABLE/CELL.json`, to be kept."""
@@ -108,24 +109,16 @@ def _run_in_processes(
     progress: _Progress,
 ) -> None:
     threads = max(1, torch.get_num_threads() // workers)
-    context = multiprocessing.get_context("spawn")
-    arguments = (table, entries, folders, machine, threads)
-    children = [context.Process(target=_child, args=arguments) for _ in range(workers)]
-    try:
-        for child in children:
-            child.start()
+    with processes(_child, (table, entries, folders, machine), workers, threads) as children:
         while working := [child.sentinel for child in children if child.is_alive()]:
             multiprocessing.connection.wait(working, timeout=0.5)
             check_stop()
             progress.look()
-    finally:
-        stop_processes(children)
     if failed := sum(child.exitcode != 0 for child in children):
-        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
+        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command continues")
 
 
-def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine) -> None:
     sys.stderr = _Lines()
     try:
         with stoppable(), warnings_in_one_line():
@@ -172,7 +165,7 @@ class _Worker:
             raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
 
     def _attempt(self, entry: Entry) -> bool:
-        """Do what there is to do for a cell, but for what others are at; False where that is nothing."""
+        """Do the open work of a cell, except what others are doing; False if there is none."""
         cell = entry.cell
         with claimed(self.folders.results / ".claims" / cell.id) as mine:
             if not mine:
@@ -273,7 +266,7 @@ class _Evaluation(Provenance):
 
 
 class _Set(TypedDict):
-    """What is measured on one set."""
+    """The measurements on one set."""
 
     accuracies: list[Fraction]
     condensed: NotRequired[_Condensed]
@@ -281,7 +274,7 @@ class _Set(TypedDict):
 
 
 def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
-    """What is measured of a cell, by seed."""
+    """The measurements of an unfinished cell, by seed."""
     try:
         found = read_json(path, dict[str, _Set])
         if not found.keys() <= set(map(str, cell.seeds)):

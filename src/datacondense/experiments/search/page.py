@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.experiments.reported import SEARCH
-from datacondense.experiments.search.record import read_searches
+from datacondense.experiments.search.kept import read_searches
 from datacondense.experiments.search.result import number, plot, whole_list_correlation
 
 

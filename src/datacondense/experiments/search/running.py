@@ -45,6 +45,7 @@ from datacondense.experiments.search.study import (
     open_storage,
     without_password,
 )
+from datacondense.experiments.workers import processes
 from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.learner import Learner
 from datacondense.machine import Machine
@@ -52,7 +53,7 @@ from datacondense.machine.provenance import provenance
 from datacondense.progress import Progress
 from datacondense.progress.opening import circumstances, counts
 from datacondense.randomness import global_stream, stream
-from datacondense.stopping import pause, stop_processes, stoppable
+from datacondense.stopping import pause, stoppable
 
 RESULT = "search.json"
 PLOT = "search.png"
@@ -127,7 +128,7 @@ def search(
 
     Networks are ranked by their accuracy on a part of the training images set aside; test images only measure
     the networks found (the paper ranks by test accuracy). Any number of processes that run this with one
-    `storage` share the work; a rerun goes on.
+    `storage` share the work. Rerun a stopped search, and it continues.
 
     Args:
         proxies: folders of condensed sets, selections (`random`, `herding`, …) or `early-stopping`.
@@ -137,7 +138,7 @@ def search(
         storage: an SQLAlchemy URL, to share; an SQLite file in `out` by default.
         study: what the studies' names begin with; `search-DATA` by default.
         workers: processes here, this one included.
-        heartbeat: seconds between signs of life; a trial whose worker misses four of them is given out again.
+        heartbeat: seconds between heartbeats; a trial whose worker misses four of them is handed out again.
         progress: as for `condense`.
 
     Returns:
@@ -259,24 +260,19 @@ def _helpers(job: _Job, count: int) -> Iterator[None]:
     """`count` more processes that take trials until all stages are done; the threads are shared out."""
     threads = torch.get_num_threads()
     share = max(1, threads // (count + 1))
-    context = multiprocessing.get_context("spawn")
-    helpers = [context.Process(target=_help, args=(job, share), daemon=True) for _ in range(count)]
+    if count:
+        torch.set_num_threads(share)
     try:
-        if helpers:
-            torch.set_num_threads(share)
-        for helper in helpers:
-            helper.start()
-        yield
-        while any(helper.is_alive() for helper in helpers):
-            pause(POLL)
+        with processes(_help, (job,), count, share) as helpers:
+            yield
+            while any(helper.is_alive() for helper in helpers):
+                pause(POLL)
     finally:
         torch.set_num_threads(threads)
-        stop_processes(helpers)
 
 
-def _help(job: _Job, threads: int) -> None:
+def _help(job: _Job) -> None:
     """What a helper process does: the work of all stages, as their plans come."""
-    torch.set_num_threads(threads)
     with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:

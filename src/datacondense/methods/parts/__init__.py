@@ -1,1 +1,1 @@
-"""What methods share: initial images, loops, image optimisers, whole-set networks, features."""
+"""What methods share: initial images, batches, networks and pools of them, image optimisers, features."""

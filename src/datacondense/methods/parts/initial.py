@@ -16,9 +16,13 @@ from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
 from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
+from datacondense.methods.parts.batches import central_images
 
-#: What synthetic images are at first; `real` means randomly chosen.
-Initialisation = Literal["noise", "real", "herding", "k-center", "k-means", "forgetting", "nearest-mean"]
+#: What synthetic images are at first. `real` means randomly chosen; `centres` is as `k-means`, but by the
+#: features of a network that is freshly drawn, not trained.
+Initialisation = Literal[
+    "noise", "real", "centres", "herding", "k-center", "k-means", "forgetting", "nearest-mean"
+]
 
 _SELECTIONS: dict[str, type[Selection]] = {
     m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
@@ -42,9 +46,11 @@ def initial_images(
         return images.to(task.machine.device, task.machine.dtype)
     require_enough_images(task, decoder.parts)
     task = replace(task, ipc=task.ipc * decoder.parts)
+    classes = range(task.real.classes)
     if how == "real":
-        classes = range(task.real.classes)
         chosen = torch.cat([task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes])
+    elif how == "centres":
+        chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
     else:
         chosen = _SELECTIONS[how]().choose(task)
     return decoder.encode(task.real_images(chosen))

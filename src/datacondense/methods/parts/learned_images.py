@@ -30,7 +30,7 @@ class LearnedImages(Method):
 
     def init(self, task: Task) -> Moving:
         """S before the first iteration, and its momentum."""
-        images = initial_images(task, self.initialisation)
+        images = initial_images(task, self.initialisation, self.decoder)
         return Moving(images, balanced_labels(task), torch.zeros_like(images))
 
     def recipe(self, task: Task, state: State) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a recorded search holds, as far as pages and plots show it: the description it is checked against."""
+"""Results of searches, read again for pages and plots: the description that a file is checked against."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Run(TypedDict):
     seed: int
 
 
-class Recorded(TypedDict):
+class SearchFile(TypedDict):
     """The parts of a result of `search`."""
 
     data: _Data
@@ -101,4 +101,4 @@ def read_searches(results: Path) -> dict[str, Mapping[str, Any]]:
     Raises:
         Damaged: a file holds something else.
     """
-    return {path.stem: read_json(path, Recorded) for path in sorted((results / "search").glob("*.json"))}
+    return {path.stem: read_json(path, SearchFile) for path in sorted((results / "search").glob("*.json"))}

@@ -1,0 +1,149 @@
+"""IDC: multi-formation, learned on networks that are trained on real data (Kim et al., ICML 2022).
+
+Each stored image holds f² smaller ones, and networks learn from real images between matchings, not from S.
+2,000 iterations of 100 matchings take days on a CPU. Defaults are those of the authors' code, for CIFAR-10
+where images have three channels and for MNIST elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from datacondense.augmentation import Augmentation
+from datacondense.data.images import ImageShape
+from datacondense.decoders import MultiFormation
+from datacondense.errors import COUNT, FRACTION, RATE
+from datacondense.learner import Learner
+from datacondense.matching import Distance
+from datacondense.methods.base import State, Task
+from datacondense.methods.parts.batches import pixels_to_batch
+from datacondense.methods.parts.image_optimisers import Momentum, Moving
+from datacondense.methods.parts.initial import Initialisation
+from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.parts.networks import ON_REAL_DATA, train_on_real
+from datacondense.networks import Network
+from datacondense.training import Recipe
+
+
+@dataclass(frozen=True)
+class IDC(LearnedImages):
+    """Learns images that each hold several smaller ones, on networks that are trained on real data."""
+
+    name: ClassVar[str] = "idc"
+    reference: ClassVar[str] = (
+        "J.-H. Kim et al., *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML 2022."
+    )
+    colour_rate: ClassVar[float] = 5e-3  # `image_learning_rate` for three channels
+
+    iterations: int = 2000
+    """Networks, one per iteration."""
+    matchings: int = 100
+    """How often each class is matched with each network, by one step of its images each time."""
+    factor: int = 2
+    """f: rows and columns of images in each stored one; 1 stores images as they are (IDC-I)."""
+    real_batch: int = 64
+    """Real images per class and matching; a class with fewer uses them all."""
+    synthetic_batch: int = 128
+    """Decoded images per class and matching; of more, so many are drawn."""
+    distance: Distance | None = None
+    """D: between gradients; unless given, `conv-mse` for three channels and `conv-l1` for others."""
+    image_learning_rate: float | None = None
+    """Of pixels in [0, 1], times ipc / 10 and h · w / 32² (28² without three channels). Unless given,
+    0.005 (Acc-DD: 0.01) for three channels and 0.0001 for others."""
+    image_momentum: float = 0.5
+    """SGD momentum of the synthetic images; it lasts through all iterations."""
+    network_images: int | None = None
+    """Real images to train θ on between two matchings; unless given, 2,000 for three channels, else 500."""
+    network_learning_rate: float = 0.01
+    """Of that training, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
+    cutmix: float = 0.5
+    """The probability of CutMix, in that training and in training on the result."""
+    initialisation: Initialisation = "real"
+    """The images at first: mosaics of randomly chosen real ones or of those of a selection, or noise."""
+    siamese: Augmentation = "idc"
+    """One draw per class and matching transforms the real and the synthetic batch alike. Networks train with
+    it on real images, but with `idc-network` for `idc`."""
+    augmentation: Augmentation = "dsa"
+    """Of training on the result; `dsa-digits` where images must not be flipped."""
+
+    def __post_init__(self) -> None:
+        COUNT.require_of(self, "iterations", "matchings", "factor", "real_batch", "synthetic_batch",
+                         "network_images")  # fmt: skip
+        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
+        FRACTION.require_of(self, "image_momentum", "cutmix")
+
+    @property
+    def decoder(self) -> MultiFormation:
+        """Cuts the f² images out of each stored one."""
+        return MultiFormation(self.factor)
+
+    def step(  # type: ignore[override]
+        self, task: Task, state: Moving, k: int
+    ) -> tuple[Moving, dict[str, float]]:
+        """One network: match every class, then train θ on real images, again and again."""
+        real, recipe = task.real, self.network_recipe
+        settings = self.effective(task.ipc, len(real), real.image_shape, task.network)
+        descent = Momentum(settings["image_learning_rate"], self.image_momentum)
+        updates = ceil(settings["network_images"] / recipe.batch_size)
+        S, velocity = real.denormalise(state.images), state.momentum.clone()  # pixels
+        learner = self.network(task, k)
+        optimizer = recipe.optimizer(learner.module)
+        chosen, distances = list[Tensor](), list[Tensor]()
+        for t in range(self.matchings):
+            learner.freeze_norms(task.mixed_batches(16, k, t))
+            chosen = self.choose(task, learner, chosen, k, t)
+            for c in range(real.classes):
+                siamese = task.siamese(self.siamese, k, t, c)
+                goal = learner.gradient(siamese(task.real_images(chosen[c])), c)
+                seen = pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)
+                rows = slice(c * task.ipc, (c + 1) * task.ipc)
+                value, slope = learner.match(S[rows], c, goal, settings["distance"], seen)
+                S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
+                distances.append(value)
+                task.progress.advance(len(chosen[c]))
+            if t < self.matchings - 1:  # a network trained after the last matching would never be used
+                taken = range(t * updates, (t + 1) * updates)
+                train_on_real(task, learner, recipe, optimizer, taken, "network", k)
+        metrics = {"distance": sum(map(float, distances)) / self.matchings}
+        return Moving(real.normalise(S.clamp(0, 1)), state.labels, velocity), metrics
+
+    def network(self, task: Task, k: int) -> Learner:
+        """The network that iteration k begins with: θ₀ ∼ P."""
+        return task.learner(k)
+
+    def choose(self, task: Task, learner: Learner, last: list[Tensor], k: int, t: int) -> list[Tensor]:
+        """Positions of the real batch of each class for matching t; `last` has those of the one before."""
+        classes = range(task.real.classes)
+        return [task.real.sample(c, self.real_batch, task.stream("real batch", k, t, c)) for c in classes]
+
+    @property
+    def network_recipe(self) -> Recipe:
+        """How the network is trained on real images."""
+        augmentation = "idc-network" if self.siamese == "idc" else self.siamese
+        return replace(ON_REAL_DATA, learning_rate=self.network_learning_rate, augmentation=augmentation,
+                       cutmix=self.cutmix)  # fmt: skip
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """`Recipe.of_idc`."""
+        return Recipe.of_idc(self.augmentation, self.cutmix)
+
+    def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
+        """The learning rate as it is applied, and what goes by the channels."""
+        channels, h, w = shape
+        colour = self.colour_rate, 32, 2000, "conv-mse"
+        rate, side, network_images, distance = colour if channels == 3 else (1e-4, 28, 500, "conv-l1")
+        return asdict(self) | {
+            "image_learning_rate": (self.image_learning_rate or rate) * ipc / 10 * h * w / side**2,
+            "network_images": self.network_images or network_images,
+            "distance": self.distance or distance,
+        }
+
+    def passes(self, task: Task) -> int:
+        """The real batches, and the training on real images."""
+        settings = self.effective(task.ipc, len(task.real), task.real.image_shape, task.network)
+        images = self.real_batch * task.real.classes + int(settings["network_images"])
+        return self.iterations * self.matchings * images

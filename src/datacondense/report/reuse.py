@@ -1,0 +1,81 @@
+"""What a reader takes away: the command that makes a set again, and the code that trains on it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from datacondense.artifact.condensed import CondensedDataset
+from datacondense.methods import METHODS, GradientMatching
+from datacondense.networks import ConvNet, describe_network
+from datacondense.settings import restored
+
+
+def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
+    """The command that makes the same images on a machine like that one; None where none can: the data came
+    from memory, the method is unknown here, or the labels were given later.
+
+    `folder` is where it writes.
+    """
+    record, source = condensed.record, condensed.source
+    name = record["method"]["name"]
+    if source is None or name not in METHODS or "relabelled" in record:
+        return None
+    try:
+        method = restored(METHODS[name], record["method"]["settings"])
+    except ValueError:  # of another version
+        return None
+    words = ["datacondense", "condense", source.data, "--ipc", str(condensed.ipc)]
+    words += ["--method", name] * (name != GradientMatching.name)
+    for field in fields(method):
+        value, usual = getattr(method, field.name), field.default
+        if usual is MISSING or value != usual:
+            flag = f"--{field.name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, str(value)]
+    words += ["--network", record["network"]] * (record["network"] != describe_network(ConvNet()))
+    words += ["--seed", str(record["seed"])] * (record["seed"] != 0)
+    for name in ("image_column", "label_column", "resize"):
+        if value := getattr(source, name):
+            words += [f"--{name.replace('_', '-')}", value]
+    words += ["--precision", record["precision"], "--compile", "on" if record.get("compiled") else "off"]
+    return shlex.join([*words, "--out", str(folder)])
+
+
+def evaluate_command(condensed: CondensedDataset, folder: Path) -> str:
+    """The command that tests it."""
+    network = record if (record := condensed.record["network"]) != describe_network(ConvNet()) else None
+    words = ["datacondense", "evaluate", str(folder), *(["--networks", network] if network else [])]
+    return shlex.join([*words, "--json", f"{folder}.json"])
+
+
+def training_code(condensed: CondensedDataset, folder: Path) -> str:
+    """Python that trains a network of one's own on the set by its recipe, and one that measures it."""
+    test = (
+        "score = dc.evaluate(condensed, trials=20)    # on the real test images, read again"
+        if condensed.source
+        else "score = dc.evaluate(condensed, test, trials=20)    # `test`: your test images"
+    )
+    return _CODE.format(folder=str(folder), test=test)
+
+
+_CODE = """\
+import torch
+import datacondense as dc
+
+condensed = dc.CondensedDataset.load({folder!r})
+data, recipe = condensed.training_set(), condensed.recipe
+
+# A network of your own: any torch.nn.Module that gives a logit for each class.
+network = dc.ConvNet()(data.image_shape, data.classes)
+learner = dc.Learner.of(network)
+learner.train(data.normalised(), data.targets, recipe, torch.Generator().manual_seed(0))
+logits = learner.predict(condensed.normalise(data.images))    # or other images, uint8 or in [0, 1]
+
+# Or your own training loop, over normalised images and labels (or class probabilities):
+batches = torch.utils.data.DataLoader(condensed.to_torch(), batch_size=recipe.batch_size, shuffle=True)
+
+# How good is it? Fresh networks, trained by its recipe:
+{test}
+print(score)
+"""

@@ -1,0 +1,98 @@
+"""Checks while a run lasts: do its images still get better? Decided on real images held out of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
+
+from datacondense.data.images import ImageDataset
+from datacondense.data.splitting import stratified
+from datacondense.learner import Learner
+from datacondense.methods import Method, State, Task
+from datacondense.randomness import global_stream
+
+#: Images held out at the most: they tell the accuracy of a network to about a hundredth.
+_MOST = 2000
+#: The part of the work before a check that the check may take, and the fewest epochs that tell anything.
+_SHARE, _FEWEST = 0.05, 20
+#: Checks in succession without better images that end a run; each comes after twice the iterations.
+PATIENCE = 3
+
+
+@dataclass(frozen=True)
+class Stood:
+    """The images that stood the last check, or those that a run began with."""
+
+    images: Float[Tensor, "n c h w"]
+    """Normalised, as they are stored."""
+    done: int = 0
+    """The iterations after which they were there."""
+    failed: int = 0
+    """The checks since then: newer images did worse in all of them."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Real images that no step sees, on which sets are compared."""
+
+    task: Task
+    """Its real images are without those held out."""
+    method: Method
+    held_out: ImageDataset
+
+    @classmethod
+    def of(cls, task: Task, method: Method, part: float) -> Validation | None:
+        """Holds out a `part` of each class, 0..1, and at most about 2,000 images.
+
+        None where no image is to be held out, the method takes no steps, or a class would be left with fewer
+        images than ipc.
+        """
+        part = min(part, _MOST / len(task.real))
+        if not part or not method.steps:
+            return None
+        stay, aside = stratified(task.real.labels, part, task.seed, "validation images")
+        rest = task.real.subset(stay)
+        if min(map(len, rest.indices_by_class)) < task.ipc * method.decoder.parts:
+            return None
+        return cls(replace(task, real=rest), method, task.real.subset(aside))
+
+    def checked(self, stood: Stood, state: State, done: int) -> tuple[Stood, dict[str, float]]:
+        """What stands after `done` iterations, and the accuracies that decided, if there was a check.
+
+        There is one whenever `done` is a power of two and at least 20 epochs of training take a twentieth of
+        the work so far: a network is trained on the newest images and, from the same weights and in the same
+        order, one on those that stood.
+        """
+        epochs = self._epochs(done)
+        if epochs < _FEWEST or done & (done - 1):
+            return stood, {}
+        newest = self._accuracy(state.images, state, epochs, done)
+        before = self._accuracy(stood.images, state, epochs, done)
+        found = {"accuracy": newest, "accuracy_before": before}
+        if newest < before:
+            return replace(stood, failed=stood.failed + 1), found
+        return Stood(state.images, done), found
+
+    def _epochs(self, done: int) -> int:
+        """As many as their share of the work allows."""
+        each = self.method.passes(self.task) / self.method.steps
+        trained = 2 * self.task.ipc * self.task.real.classes * self.method.decoder.parts
+        return int(_SHARE * done * each / trained)
+
+    def _accuracy(self, images: Tensor, state: State, epochs: int, done: int) -> float:
+        recipe, decoder = self.method.recipe(self.task, state), self.method.decoder
+        recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
+        order = self.task.stream("validation order", done)
+        with global_stream(self.task.seed, "validation weights", done):
+            self._learner.draw()
+            self._learner.train(decoder.decode(images), decoder.repeat(state.targets), recipe, order)
+        held_out = self.held_out
+        return self._learner.accuracy(held_out.images, held_out.labels, prepare=held_out.normalise)
+
+    @cached_property
+    def _learner(self) -> Learner:
+        real = self.task.real
+        return Learner.for_images(self.task.network, real.image_shape, real.classes, self.task.machine)

@@ -1,0 +1,135 @@
+"""Checks on held-out images: what no step sees, what is kept, and when a run ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+import datacondense as dc
+from conftest import toy_dataset
+from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.methods import Method, State, Task
+from datacondense.methods.base import balanced_labels
+from datacondense.validating import PATIENCE, Stood, Validation
+
+NETWORK = dc.ConvNet(width=3, depth=1)
+MACHINE = dc.Machine(torch.device("cpu"), "float32", micro_batch=8)
+SEEN: list[torch.Tensor] = []
+
+
+@dataclass(frozen=True)
+class Fading(Method):
+    """Begins with real images, of which nothing is left from iteration `good` on."""
+
+    name: ClassVar[str] = "fading"
+    reference: ClassVar[str] = "A test."
+    open_ended: ClassVar[bool] = True
+
+    iterations: int = 600
+    good: int = 100
+
+    @property
+    def steps(self) -> int:
+        return self.iterations
+
+    def init(self, task: Task) -> State:
+        first = torch.cat([members[: task.ipc] for members in task.real.indices_by_class])
+        return State(task.real_images(first), balanced_labels(task))
+
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        SEEN.append(task.real.images)
+        images = (
+            state.images
+            if k < self.good
+            else torch.randn(state.images.shape, generator=task.stream("noise", k))
+        )
+        return State(images, state.labels), {}
+
+    def passes(self, task: Task) -> int:
+        return 100 * self.iterations
+
+
+def condense(method: Method, **options: object) -> dc.CondensedDataset:
+    return dc.condense(toy_dataset(), 2, method, NETWORK, machine=MACHINE, **options)  # type: ignore[arg-type]
+
+
+def test_what_got_worse_is_not_kept_and_a_run_without_progress_ends(tmp_path: Path) -> None:
+    condensed = condense(Fading(), validation=0.3, out=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    checked = {row["iteration"] + 1: row for row in rows if "accuracy" in row}
+    assert all(done & (done - 1) == 0 for done in checked)
+    last_good = max(done for done in checked if done <= 100)
+    assert condensed.record["method"]["settings"]["iterations"] == last_good
+    assert torch.equal(condensed.images, condense(Fading(iterations=1), validation=0.3).images), (
+        "the real images it began with"
+    )
+    failed = [done for done, row in checked.items() if row["accuracy"] < row["accuracy_before"]]
+    assert len(failed) <= PATIENCE
+    assert len(rows) < 600 or len(failed) < PATIENCE
+
+
+def test_no_step_sees_the_images_held_out_and_they_are_of_every_class() -> None:
+    real = toy_dataset()
+    task = Task(real, 2, NETWORK, 0, MACHINE)
+    validation = Validation.of(task, Fading(), 0.3)
+    assert validation is not None
+    assert all(len(members) == 6 for members in validation.held_out.indices_by_class)
+    SEEN.clear()
+    condense(Fading(iterations=3), validation=0.3)
+    held_out = {image.numpy().tobytes() for image in validation.held_out.images}
+    assert len(SEEN) == 3
+    for images in SEEN:
+        assert len(images) == len(real) - len(validation.held_out)
+        assert held_out.isdisjoint(image.numpy().tobytes() for image in images)
+
+
+def test_a_check_decides_as_training_both_sets_does() -> None:
+    """Against a plain training and test of each of the two sets."""
+    task = Task(toy_dataset(), 2, NETWORK, 0, MACHINE)
+    method = Fading()
+    validation = Validation.of(task, method, 0.3)
+    assert validation is not None
+    good = method.init(validation.task)
+    bad = State(torch.randn(good.images.shape, generator=torch.Generator().manual_seed(1)), good.labels)
+    kept, found = validation.checked(Stood(good.images), bad, 128)
+    assert found["accuracy"] < found["accuracy_before"]
+    assert (kept.done, kept.failed) == (0, 1)
+    assert torch.equal(kept.images, good.images)
+    kept, again = validation.checked(Stood(bad.images, 64, failed=2), good, 128)
+    assert (again["accuracy"], again["accuracy_before"]) == (found["accuracy_before"], found["accuracy"])
+    assert (kept.done, kept.failed) == (128, 0)
+    for done in (1, 2, 100, 127):
+        assert validation.checked(Stood(good.images), bad, done)[1] == {}, "too short, or no power of two"
+
+
+def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Stopping(Fading):
+        def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+            if k == 200 and not (tmp_path / "again").exists():
+                (tmp_path / "again").mkdir()
+                raise KeyboardInterrupt
+            return super().step(task, state, k)
+
+    with pytest.raises(KeyboardInterrupt):
+        condense(Stopping(), validation=0.3, out=tmp_path / "stopped")
+    condense(Stopping(), validation=0.3, out=tmp_path / "stopped", resume=True)
+    condense(Stopping(), validation=0.3, out=tmp_path / "whole")
+    for name in (TENSORS, METRICS):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
+def test_the_part_held_out_is_a_part(part: float) -> None:
+    with pytest.raises(dc.UsageError, match="--validation must be"):
+        condense(Fading(iterations=1), validation=part)
+
+
+def test_nothing_is_held_out_of_classes_that_are_needed_whole() -> None:
+    task = Task(toy_dataset(), 20, NETWORK, 0, MACHINE)
+    assert Validation.of(task, Fading(), 0.3) is None
