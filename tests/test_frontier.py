@@ -26,6 +26,7 @@ from datacondense import (
     condensing,
 )
 from datacondense.cli import main
+from datacondense.cli.frontier import FrontierFlags
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.experiments.paper import Folders
@@ -37,6 +38,7 @@ from datacondense.experiments.paper.frontier.running import estimate_frontier, r
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.files import is_ours
 from datacondense.machine.processor import hardware
+from datacondense.methods import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -222,6 +224,14 @@ def test_a_curve_that_fails_does_not_stop_the_others(
 def test_methods_whose_steps_depend_on_their_number_are_refused() -> None:
     with pytest.raises(UsageError, match=r"dataset-distillation .* no budget of minutes"):
         asked(parse_method("dataset-distillation"))
+
+
+def test_by_default_all_methods_are_compared_that_the_clock_can_stop() -> None:
+    points = FrontierFlags().points()
+    learned = {name for name, method in METHODS.items() if method.open_ended}
+    selected = {"random", "herding", "k-center", "k-means", "mosaic"}
+    assert {point.curve.sets.method.name for point in points} == selected | learned
+    assert len(points) == 3 * 3 * (len(selected) + 5 * len(learned)) == len({point.id for point in points})
 
 
 def test_the_cost_is_said_before(folders: Folders, machine: Machine) -> None:
