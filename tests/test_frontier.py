@@ -26,10 +26,10 @@ from datacondense import (
     condensing,
 )
 from datacondense.cli import main
+from datacondense.cli.frontier import FrontierFlags
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.experiments.paper import Folders
-from datacondense.experiments.paper import estimate as estimate_module
 from datacondense.experiments.paper.frontier import points as points_module
 from datacondense.experiments.paper.frontier import running
 from datacondense.experiments.paper.frontier.page import draw_frontier, frontier_points, frontier_section
@@ -37,6 +37,10 @@ from datacondense.experiments.paper.frontier.points import Point, described, par
 from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.files import is_ours
+from datacondense.machine.processor import hardware
+from datacondense.methods import METHODS
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 LEARNS = DistributionMatching(real_batch=8, siamese="none")
@@ -222,16 +226,27 @@ def test_methods_whose_steps_depend_on_their_number_are_refused() -> None:
         asked(parse_method("dataset-distillation"))
 
 
-def test_the_cost_is_said_before(folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_module, "_seconds", lambda data, network, machine: 0.01)
-    tested = 0.01 * (10 + 359 // 3)
+def test_by_default_all_methods_are_compared_that_the_clock_can_stop() -> None:
+    points = FrontierFlags().points()
+    learned = {name for name, method in METHODS.items() if method.open_ended}
+    selected = {"random", "herding", "k-center", "k-means", "mosaic"}
+    assert {point.curve.sets.method.name for point in points} == selected | learned
+    assert len(points) == 3 * 3 * (len(selected) + 5 * len(learned)) == len({point.id for point in points})
+
+
+def test_the_cost_is_said_before(folders: Folders, machine: Machine) -> None:
     points = asked(LEARNS, Herding(feature_epochs=2), KMeans(feature_epochs=2), minutes=(1.0, 3.0))
     needed = estimate_frontier(points, folders, machine)
-    assert needed == pytest.approx([60 + tested, 120 + tested, 0.01 * 2 * 1438 + tested, tested])
+    tested = needed[3]  # trained on 10 images and tested on 359, a third of the work; the features are shared
+    features = 2 * 1438 * tested / (10 + 359 // 3)
+    assert needed == pytest.approx([60 + tested, 120 + tested, features + tested, tested])
     path = folders.results / "frontier" / f"{points[0].id}.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
-    assert estimate_frontier(points, folders, machine) == pytest.approx([0.0, *needed[1:]])
+    for name, pace in (("another machine", 1.0), (hardware(machine.device), 0.25)):
+        run = {"seconds": 0.25 * tested, "hardware": name, "precision": "float32"}
+        path.write_text(json.dumps({"run": run}))
+        expected = [0.0, 120 + pace * tested, pace * needed[2], pace * tested]
+        assert estimate_frontier(points, folders, machine) == pytest.approx(expected)
 
 
 def written(folder: Path, point: Point, mean: float, seconds: float, hardware: str = "a machine") -> None:

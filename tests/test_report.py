@@ -28,6 +28,8 @@ from datacondense.snapshots import Snapshots
 from dying import MACHINE, Drift, run
 from test_run_folder import content
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>alert(1)</script>&\"'</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 TINY = ["--networks", "convnet(depth=1,width=4)", "--epochs", "2", "--trials", "2", "--precision", "float32",
         "--compile", "off", "--quiet"]  # fmt: skip

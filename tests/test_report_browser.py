@@ -14,7 +14,7 @@ from test_report import EVIL, shown
 
 __all__ = ["shown"]  # the fixture
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_r
         state = "finished" if result_of(point, folders) else f"to do, about {duration(seconds)}"
         print(f"{point.title}: {state}  {point.id}")
     left = sum(seconds > 0 for seconds in needed)
-    expected = f"about {duration(sum(needed))}, without compilation"
+    expected = f"about {duration(sum(needed))}" + ", by a moment's measurement" * (left == len(points))
     print(f"{left} of {len(points)} points to do for seed {flags.seed}, {expected}", flush=True)
     if not dry_run:
         _require_writable(folders)
