@@ -49,7 +49,15 @@ _SHORTER = {
     "benchmark": "--repeats 1",
 }
 #: What is added where a method has the setting.
-_SHORTER_SETTINGS = {"iterations": 2, "feature_epochs": 1, "real_batch": 8, "network_epochs": 1}
+_SHORTER_SETTINGS = {
+    "iterations": 2,
+    "feature_epochs": 1,
+    "real_batch": 8,
+    "network_epochs": 1,
+    "matchings": 2,
+    "network_images": 64,
+    "pool": 1,
+}
 _SHORTER_PYTHON = {
     r"\biterations=[\d_]+": "iterations=1",
     r"\bipc=\d+": "ipc=2",
