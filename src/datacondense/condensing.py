@@ -90,7 +90,7 @@ def condense(
             content, never others. The old artifact stays until the new one is complete.
         snapshot_every: keep the images as they are at first and after every so many iterations, in
             `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
-            and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
+            and nothing else in `out` depends on it. A resumed run keeps those it has and continues with its
             own interval.
         tensorboard: a folder that TensorBoard reads: metrics, pictures and hyperparameters of the run, while
             it lasts. It may hold other files, none of which is changed.

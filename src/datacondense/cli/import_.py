@@ -26,7 +26,7 @@ class RecipeFlags:
     epochs: int | None = None
     """The paper's 300, or 1000 with augmentation, unless given."""
     learning_rate: float | None = None
-    """0.01, or that of lr.pt beside the file, unless given."""
+    """Learning rate; unless given, that of lr.pt next to the file, or 0.01."""
     augmentation: Augmentation | None = None
     """DSA's for files of IDC, DREAM, MTT and DD-Ranking, unless given; say dsa for sets of DSA and DM."""
 
