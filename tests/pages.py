@@ -55,11 +55,11 @@ _SHORTER = {
 #: What is added where a method has the setting.
 _SHORTER_SETTINGS = {
     "iterations": 2,
-    "matchings": 1,
-    "network_epochs": 1,
-    "network_images": 20,
-    "real_batch": 8,
     "feature_epochs": 1,
+    "real_batch": 8,
+    "network_epochs": 1,
+    "matchings": 1,
+    "network_images": 20,
     "pool": 1,
     "pool_epochs": 1,
 }

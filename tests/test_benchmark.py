@@ -16,7 +16,7 @@ from datacondense.methods import Task
 
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=3)
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from datacondense import CondensedDataset
 from datacondense.cli import main
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 QUICK = ["--network", "convnet(width=3,depth=1)", "--iterations", "2", "--precision", "float32"]
 
@@ -248,7 +248,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(artifact: Path, tmp_path
         with start(cache, f"{cache.name}.json") as process:
             _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-        assert ("6 of 6 networks are done; going on" in errors) == (cache == stopped)
+        assert ("6 of 6 networks are done; continuing" in errors) == (cache == stopped)
         assert done(cache) == [], "kept although the results are written"
     results = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("stopped", "whole")]
     for name, result in results[0].items():

@@ -14,7 +14,7 @@ from conftest import toy_dataset
 from datacondense import ConvNet, Machine, RandomSelection, Score, cli, condense, load_dataset
 from datacondense.evaluation.comparison import welch
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 def test_welch_by_hand() -> None:

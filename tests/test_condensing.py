@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from datacondense import (
     condensing,
 )
 from datacondense.artifact.condensed import CHECKPOINT
+from datacondense.methods import State
 from datacondense.stopping import Terminated
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -37,10 +38,34 @@ pytestmark = pytest.mark.usefixtures("untouched_random_state")
 QUICK = GradientMatching(iterations=4, outer_steps=2, network_epochs=2)
 NETWORK = ConvNet(width=3, depth=1)
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=8)
+#: What a step returns.
+Step = tuple[State, dict[str, float]]
 
 
 def run(out: Path | None = None, *, ipc: int = 2, seed: int = 0, method=QUICK, **kwargs) -> CondensedDataset:
     return condense(toy_dataset(), ipc, method, NETWORK, seed=seed, machine=MACHINE, out=out, **kwargs)
+
+
+def watched(
+    method: GradientMatching,
+    before: Callable[[int], object] = lambda k: None,
+    after: Callable[[int, Step], Step] = lambda k, found: found,
+) -> GradientMatching:
+    """The method, with something done before and after each step."""
+
+    class Watched(GradientMatching):
+        def step(self, task, state, k):
+            before(k)
+            return after(k, super().step(task, state, k))
+
+    return Watched(**asdict(method))
+
+
+class NeverBegun(GradientMatching):
+    """For what is refused before the work."""
+
+    def init(self, task):
+        pytest.fail("work began")
 
 
 def deterministic_bytes(folder: Path) -> dict[str, bytes]:
@@ -49,16 +74,9 @@ def deterministic_bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_k_means_k_and_each_iteration_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    original = GradientMatching.step
-
-    def counted(self, task, state, k):
-        asked.append(k)
-        return original(self, task, state, k)
-
-    monkeypatch.setattr(GradientMatching, "step", counted)
-    run(tmp_path)
+def test_k_means_k_and_each_iteration_is_counted(tmp_path: Path) -> None:
+    asked: list[int] = []
+    run(tmp_path, method=watched(QUICK, before=asked.append))
     assert asked == [0, 1, 2, 3]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == asked
@@ -97,21 +115,17 @@ def test_what_is_returned_is_what_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    stop: type[BaseException], after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: type[BaseException], after: int, tmp_path: Path
 ) -> None:
     run(tmp_path / "whole")
-    original = GradientMatching.step
 
-    def interrupted(self, task, state, k):
-        new = original(self, task, state, k)
+    def interrupt(k: int, found: Step) -> Step:
         if k == after:  # the work of this iteration is lost, as it is when a signal arrives in its middle
             raise stop
-        return new
+        return found
 
-    with monkeypatch.context() as patched:
-        patched.setattr(GradientMatching, "step", interrupted)
-        with pytest.raises(stop):
-            run(tmp_path / "stopped")
+    with pytest.raises(stop):
+        run(tmp_path / "stopped", method=watched(QUICK, after=interrupt))
     assert not (tmp_path / "stopped/condensed.safetensors").exists()
     with pytest.raises(UsageError, match="unfinished run; continue it with --resume"):
         run(tmp_path / "stopped")
@@ -122,20 +136,13 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("iterations", [3, 6])
-def test_a_stopped_run_may_be_given_other_iterations(
-    iterations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = GradientMatching.step
-
-    def interrupted(self, task, state, k):
+def test_a_stopped_run_may_be_given_other_iterations(iterations: int, tmp_path: Path) -> None:
+    def interrupt(k: int) -> None:
         if k == 3:
             raise KeyboardInterrupt
-        return original(self, task, state, k)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(GradientMatching, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", method=watched(QUICK, before=interrupt))
     with pytest.raises(UsageError, match="already, but 2 were asked for; --iterations 3 finishes"):
         run(tmp_path / "stopped", method=replace(QUICK, iterations=2), resume=True)
     with pytest.raises(UsageError, match="holds a run with method settings image_steps 1, but 2 was asked"):
@@ -150,14 +157,8 @@ def test_a_stopped_run_may_be_given_other_iterations(
 
 def test_checkpoints_are_written_while_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
-    original, found = GradientMatching.step, []
-
-    def observed(self, task, state, k):
-        found.append((tmp_path / CHECKPOINT).exists())
-        return original(self, task, state, k)
-
-    monkeypatch.setattr(GradientMatching, "step", observed)
-    run(tmp_path)
+    found: list[bool] = []
+    run(tmp_path, method=watched(QUICK, before=lambda k: found.append((tmp_path / CHECKPOINT).exists())))
     assert found == [False, True, True, True]
     assert not (tmp_path / CHECKPOINT).exists()
 
@@ -188,6 +189,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_real_process_is_stopped_and_goes_on_to_the_same_bytes(how: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path / "stopped")
@@ -228,18 +230,15 @@ def test_results_are_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert deterministic_bytes(tmp_path) != before
 
 
-def test_an_overwriting_run_that_fails_keeps_the_old_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_overwriting_run_that_fails_keeps_the_old_result(tmp_path: Path) -> None:
     run(tmp_path)
     before = deterministic_bytes(tmp_path)
 
-    def fails(self, task, state, k):
+    def fail(k: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(GradientMatching, "step", fails)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, seed=1, overwrite=True)
+        run(tmp_path, seed=1, overwrite=True, method=watched(QUICK, before=fail))
     assert deterministic_bytes(tmp_path) == before
 
 
@@ -250,30 +249,24 @@ def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pyt
         f_bavail, f_frsize = 3, real.f_frsize
 
     monkeypatch.setattr(os, "statvfs", lambda path: Full)
-    monkeypatch.setattr(GradientMatching, "init", lambda self, task: pytest.fail("work began"))
     with pytest.raises(UsageError, match="MB free, but about"):
-        run(tmp_path)
+        run(tmp_path, method=NeverBegun())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GradientMatching, "init", lambda self, task: pytest.fail("work began"))
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work() -> None:
     with pytest.raises(UsageError, match="cannot write to /proc/nothing"):
-        run(Path("/proc/nothing/here"))
+        run(Path("/proc/nothing/here"), method=NeverBegun())
 
 
 def test_a_loss_that_becomes_infinite_stops_with_the_last_good_state(tmp_path: Path) -> None:
+    def spoil(k: int, found: Step) -> Step:
+        state, metrics = found
+        return state, dict.fromkeys(metrics, math.inf) if k == 2 else metrics
+
     calm = GradientMatching(iterations=50, outer_steps=1)
-    original = GradientMatching.step
-
-    def breaks_later(self, task, state, k):
-        new, metrics = original(self, task, state, k)
-        return new, dict.fromkeys(metrics, math.inf) if k == 2 else metrics
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(GradientMatching, "step", breaks_later)
-        with pytest.raises(DatacondenseError, match="became infinite or NaN in iteration 2"):
-            run(tmp_path, method=calm)
+    with pytest.raises(DatacondenseError, match="became infinite or NaN in iteration 2"):
+        run(tmp_path, method=watched(calm, after=spoil))
     checkpoint = safetensors.torch.load_file(tmp_path / CHECKPOINT)
     expected = run(method=GradientMatching(iterations=2, outer_steps=1))
     assert torch.allclose(toy_dataset().denormalise(checkpoint["images"]), expected.images)
@@ -316,6 +309,7 @@ def test_random_selection_keeps_real_images_and_their_indices() -> None:
         run(method=RandomSelection(), ipc=21)
 
 
+@pytest.mark.slow
 def test_condensing_helps(tiny_network: ConvNet) -> None:
     """The distance falls: on the same networks it is smaller for learned images than for noise."""
     from datacondense.methods import Task

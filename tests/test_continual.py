@@ -224,6 +224,7 @@ def run(tasks: dict[str, DataSplits], exact: Machine, tiny_network) -> Callable[
     return run
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_same_bytes(
     tmp_path: Path, run: Callable[..., ContinualResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +251,7 @@ def test_resuming_gives_the_same_bytes(
     assert run(tmp_path / "a", trials=1, resume=True).trials == resumed.trials[:1]
 
 
+@pytest.mark.slow
 def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult]) -> None:
     first = run(tmp_path / "a", trials=1)
     with pytest.raises(UsageError, match="--resume"):
@@ -278,6 +280,7 @@ def test_folders_in_the_way(tmp_path: Path, run: Callable[..., ContinualResult])
         run(tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_runs_may_share_memories_of_the_same_images_only(
     tmp_path: Path, run: Callable[..., ContinualResult], exact: Machine, tiny_network
 ) -> None:

@@ -15,7 +15,7 @@ from datacondense.cli import main
 from datacondense.experiments.continual import ContinualResult, plot_continual
 from datacondense.experiments.continual.page import continual_section
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 def save_images(root: Path, name: str, data: ImageDataset) -> None:

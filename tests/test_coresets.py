@@ -109,6 +109,7 @@ def test_forgetting_events_of_a_hand_counted_sequence():
     assert events.learned.tolist() == [True, True, False, True]
 
 
+@pytest.mark.slow
 def test_images_never_learned_are_chosen_last_or_first(real):
     trained = whole_set_network(task(real), Forgetting(feature_epochs=3).feature_recipe(len(real)))
     never = {int(i) for i in (~trained.learned).nonzero()}

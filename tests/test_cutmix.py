@@ -111,6 +111,17 @@ def test_a_loss_of_ones_own_is_mixed_of_both_target_sets(exact: Machine) -> None
     assert sorted(asked[0].tolist()) == sorted(asked[1].tolist()) == list(range(6))
 
 
+def test_probabilities_are_mixed_as_labels_are(exact: Machine) -> None:
+    images = torch.rand(6, 1, 4, 4, dtype=torch.float64, generator=stream(0, "x"))
+    labels, weights = torch.arange(6) % 2, []
+    for targets in (labels, torch.eye(2)[labels]):
+        network = linear(16, 2)
+        Learner.of(network, exact).train(images, targets, Recipe(epochs=3, cutmix=0.7), stream(0, "o"))
+        weights.append(network[1].weight)
+    assert torch.allclose(*weights)
+    assert weights[0].abs().max() > 0.001
+
+
 def test_without_cutmix_nothing_more_is_drawn(exact: Machine) -> None:
     network = linear(16, 2)
     images, labels = (

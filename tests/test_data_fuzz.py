@@ -22,7 +22,7 @@ from datacondense.data import Source, load_dataset
 from datacondense.errors import DatacondenseError
 from pictures import fill, picture, rows, table
 
-pytestmark = pytest.mark.usefixtures("no_data_directory")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_data_directory")]
 bounded = settings(deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")))
 
 

@@ -16,6 +16,8 @@ from datacondense.data import load_dataset
 from datacondense.errors import DatacondenseError
 from pictures import fill, picture, write
 
+pytestmark = pytest.mark.slow
+
 CELL = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from pictures import rows, write
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "1234567890" * 4
 
 LOAD = """

@@ -24,6 +24,7 @@ from datacondense import (
     KCenter,
     Learner,
     Machine,
+    Mosaic,
     NearestMean,
     RandomSelection,
     Recipe,
@@ -33,6 +34,8 @@ from datacondense import (
 from datacondense.methods import Method, Task
 from datacondense.networks import Network
 from datacondense.randomness import global_stream, stream
+
+pytestmark = pytest.mark.slow
 
 MACHINE = Machine(torch.device("meta"), "float32", micro_batch=None)
 NETWORK = ConvNet(width=3, depth=2)
@@ -103,6 +106,7 @@ def test_training_reads_no_number(augmentation: str) -> None:
         Herding(feature_epochs=1),
         KCenter(feature_epochs=1),
         NearestMean(feature_epochs=1),
+        Mosaic(),
         Forgetting(feature_epochs=1),
     ],
     ids=lambda method: method.name,

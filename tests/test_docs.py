@@ -17,7 +17,7 @@ import datacondense as dc
 from conftest import toy_dataset
 from datacondense import api, methods, networks
 from datacondense.cli import main
-from datacondense.cli.dispatch import VERBS
+from datacondense.cli.dispatch import VERBS, module_of
 from datacondense.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
         return run
 
     for verb in VERBS:
-        module = import_module(f"datacondense.cli.{verb}")
+        module = import_module(module_of(verb))
         monkeypatch.setattr(module, "run", parsed_only(module.run))
     commands = re.findall(r"^    datacondense (.*)$", page.read_text(), re.MULTILINE)
     for command in commands:

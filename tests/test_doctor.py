@@ -13,6 +13,8 @@ import datacondense
 from datacondense.cli import main
 from datacondense.cli.dispatch import VERBS
 
+pytestmark = pytest.mark.slow
+
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["doctor", *words]) == 0

@@ -187,12 +187,12 @@ def test_a_stopped_evaluation_goes_on_with_the_networks_that_are_missing(
     # Another evaluation takes nothing from it.
     other = recorded(seed=1)
     assert tested == 7
-    assert "going on" not in capsys.readouterr().err
+    assert "are done; continuing" not in capsys.readouterr().err
     assert other["accuracies"] != whole["accuracies"]
     # The same one trains the two that are missing.
     assert recorded()["accuracies"] == whole["accuracies"]
     assert tested == 9
-    assert "2 of 4 networks are done; going on" in capsys.readouterr().err
+    assert "2 of 4 networks are done; continuing" in capsys.readouterr().err
     assert not list(cache.glob("evaluation*"))
 
 

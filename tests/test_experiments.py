@@ -44,6 +44,8 @@ from datacondense.experiments.reported import TABLE1, TABLE2, TABLE3, Reported
 from datacondense.files import write_json
 from datacondense.machine.processor import hardware
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = ConvNet(width=3, depth=1)
 SETS = Sets("digits", GradientMatching(iterations=1), 1, TINY)
@@ -291,8 +293,12 @@ def test_the_book_says_what_was_measured_on_jpeg_copies(
         Image.fromarray(image[0].numpy()).save(place / f"{position}.jpg")
     monkeypatch.setenv("DATACONDENSE_DATA", str(tmp_path))
     sets = Sets("photos", RandomSelection(), 1, TINY)
-    shown = [Entry("row", "0", Cell("photos", sets, TINY, Recipe(epochs=1), (0, 1), 1, "full"), None)]
+    shown = [
+        Entry("row", str(i), Cell("photos", sets, network, Recipe(epochs=1), (0, 1), 1, "full"), None)
+        for i, network in enumerate((TINY, ConvNet(width=4, depth=1)))
+    ]
     monkeypatch.setitem(TABLES, "toy", Table("toy", "A toy", "row", lambda scale: shown))
+    monkeypatch.setitem(DATA, "photos", Images((1, 8, 8), 6, 6))
     run_table("toy", shown, folders, machine)
     assert "Every number measured here: n = 2, 2 sets, JPEG.\n" in book(folders)
 

@@ -21,6 +21,8 @@ from datacondense.cli import main
 from datacondense.cli.dispatch import VERBS
 from datacondense.experiments.continual import Continual
 
+pytestmark = pytest.mark.slow
+
 FAST = ["--trials", "1", "--epochs", "1", "--precision", "float32"]
 QUICK = "--network mlp(width=4) --iterations 1 --precision float32 --quiet"
 
@@ -284,6 +286,8 @@ CHEAP = {
     "continual": ["--tasks", "nowhere", "nothing"],
     "search": ["nowhere"],
     "benchmark": ["--repeats", "0"],
+    "export": ["nowhere", "--to", "pt", "--out", "x"],
+    "import": ["nowhere", "--data", "digits", "--out", "x"],
     "list": [],
 }
 

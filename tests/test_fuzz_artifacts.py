@@ -24,6 +24,8 @@ from datacondense.reading import pack_tensors, read_tensors
 from dying import Drift, run
 from fuzzing import damaged_bytes, damaged_json
 
+pytestmark = pytest.mark.slow
+
 #: Whether the file has a checksum, or is as before there was one, where damage goes further.
 HASHED = pytest.mark.parametrize("hashed", [True, False], ids=["hashed", "as before"])
 

@@ -34,6 +34,8 @@ from datacondense.machine.calibration import Calibration, MicroBatch, calibratio
 from datacondense.methods import Task
 from datacondense.methods.parts import whole_set
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 bounded = settings(deadline=None, max_examples=EXAMPLES)
 ROOT = Path(__file__).parent.parent

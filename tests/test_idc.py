@@ -19,7 +19,7 @@ from datacondense.methods.k_means import medoids
 from datacondense.methods.parts.networks import perturbed
 from datacondense.networks import freeze_batchnorm
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 #: Positions of the real batch of class c for matching t of iteration k.
 Choose = Callable[[nn.Module, int, int, int], torch.Tensor]

@@ -91,6 +91,7 @@ def test_bfloat16_keeps_the_direction_of_the_gradient() -> None:
         assert 0.99 < torch.cosine_similarity(expected.flatten(), found.flatten(), 0) < 0.999999
 
 
+@pytest.mark.slow
 def test_reduced_precision_condenses_as_well() -> None:
     """End to end on the real digits: bfloat16 scores what float32 scores, up to the noise of the runs."""
     real, network = load_dataset("digits"), ConvNet(width=24, depth=2)
@@ -104,6 +105,7 @@ def test_reduced_precision_condenses_as_well() -> None:
     assert abs(scores[0] - scores[1]) < 0.06
 
 
+@pytest.mark.slow
 def test_detection_takes_what_is_given_and_names_what_is_not_there() -> None:
     machine = Machine.detect("cpu", "float32")
     assert (machine.device.type, machine.precision) == ("cpu", "float32")
@@ -160,6 +162,7 @@ def test_pieces_are_of_the_size_that_the_cache_holds_best(
     assert best_size(seconds) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a matter of glibc")
 def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> None:
     # In a process of its own: where earlier tests have kept a free block of this size, it is never returned.

@@ -152,6 +152,7 @@ def test_match_equals_double_backward_for_every_convnet(norm, activation, poolin
     assert_equals_double_backward(network, (2, 8, 8), ipc)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shape"),
     [

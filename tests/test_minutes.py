@@ -14,6 +14,8 @@ from datacondense.artifact.condensed import METRICS, TENSORS
 from datacondense.errors import UsageError
 from datacondense.methods import DatasetDistillation, DistributionMatching, Herding
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = DistributionMatching(iterations=100_000, real_batch=4, siamese="none")
 NETWORK = dc.ConvNet(width=3, depth=1)
 

@@ -14,6 +14,8 @@ from torch import nn
 from datacondense.errors import UsageError
 from datacondense.networks import MLP, ConvNet, build_network, describe_network, parse_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _seeded():

@@ -18,6 +18,8 @@ import datacondense as dc
 from datacondense.cli import main
 from pages import PAGES, ROOT, SHELLS, Block, blocks, short, short_python
 
+pytestmark = pytest.mark.slow
+
 #: `datacondense` for a shell: the words of a command, made short in the same way.
 SHIM = f"""#!{sys.executable}
 import sys

@@ -27,7 +27,7 @@ from datacondense.methods.parts.networks import (
 )
 from datacondense.randomness import stream
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.05)
 

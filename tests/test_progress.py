@@ -211,6 +211,7 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+@pytest.mark.slow
 def test_continual_learning_and_search_say_what_will_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

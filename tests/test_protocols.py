@@ -16,6 +16,7 @@ from conftest import toy_dataset
 from datacondense import (
     CondensedDataset,
     ConvNet,
+    Herding,
     Machine,
     RandomSelection,
     Recipe,
@@ -30,7 +31,7 @@ from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.evaluation.robustness import RANDOM, Accuracies, ranked, robustness
 from pictures import fill
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 TINY = ConvNet(width=3, depth=1)
 CPU = Machine(torch.device("cpu"), "float32", None)
 fractions = st.floats(0, 1)
@@ -113,8 +114,9 @@ def test_unequal_storage_is_refused(condensed: CondensedDataset) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A set of two of ten pictures; beside it, what networks reach that are trained on all of them."""
+    monkeypatch.setattr("datacondense.experiments.baselines.Herding", lambda: Herding(feature_epochs=1))
     real = load_dataset(fill(tmp_path / "photos", each=5)).train
     condense(real, 1, RandomSelection(), TINY, seed=3, machine=CPU, out=tmp_path / "set", progress=False)
     measured = {"convnet(width=3,depth=1)": {"accuracies": [0.8, 0.9]}}
@@ -123,7 +125,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 NETWORK = "convnet(width=3,depth=1)"
-FAST = ["--networks", NETWORK, "--trials", "2", "--epochs", "2", "--quiet"]
+FAST = ["--networks", NETWORK, "--trials", "2", "--epochs", "2", "--precision", "float32", "--quiet"]
 
 
 def test_a_set_is_compared_with_baselines_under_one_recipe(

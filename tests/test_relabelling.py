@@ -31,7 +31,7 @@ from datacondense.methods.parts import whole_set
 from datacondense.methods.parts.whole_set import whole_set_network
 from datacondense.reading import pack_tensors, read_tensors
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 NETWORK = ConvNet(width=4, depth=1)
 CPU = Machine(torch.device("cpu"), "float32", None)

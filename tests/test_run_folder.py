@@ -36,7 +36,7 @@ from datacondense.reading import pack_tensors, read_tensors
 from dying import Drift, run, run_old
 from pictures import fill
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -175,7 +175,7 @@ def test_one_process_works_in_a_folder(tmp_path: Path, whole: dict[str, bytes]) 
 
 def test_an_interrupt_says_what_was_kept(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    assert stopped(folder, 0).__notes__ == ["nothing was kept, for the first iteration had not ended"]
+    assert stopped(folder, 0).__notes__ == ["nothing was kept, because the first iteration had not ended"]
     assert not folder.parent.exists()
     kept = f"2 of 3 iterations are kept in {folder}; the same command with --resume continues"
     assert stopped(folder, 2).__notes__ == [kept]

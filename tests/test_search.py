@@ -28,7 +28,7 @@ from datacondense.experiments.search.running import search
 from datacondense.experiments.search.space import Configuration, configurations, excluded, spread
 from datacondense.experiments.search.study import SharedStudy, open_storage
 
-pytestmark = pytest.mark.usefixtures("untouched_random_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
 PLAIN = Machine(torch.device("cpu"), "float32", None, False)
 SMALL = Grid({"width": [2, 4], "depth": [1, 4]})  # 8×8 images have no depth 4

@@ -21,6 +21,8 @@ from datacondense import ConvNet, GradientMatching, Recipe
 from datacondense.cli import main
 from datacondense.experiments.paper import TABLES, Cell, Entry, Scale, Sets, Table
 
+pytestmark = pytest.mark.slow
+
 #: Each process is forked from one that has imported everything and computed nothing.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(

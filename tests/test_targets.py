@@ -31,6 +31,7 @@ from datacondense import (
 )
 from datacondense.artifact.condensed import CHECKPOINT, TENSORS
 from datacondense.experiments.continual.heads import Examples, incremental_loss
+from datacondense.matching import gradient_distance
 from datacondense.randomness import global_stream
 from datacondense.reading import pack_tensors, read_tensors
 from dying import MACHINE, Drift
@@ -169,8 +170,7 @@ def test_the_image_gradient_for_probabilities_is_that_of_double_backward(exact: 
     x = images.clone().requires_grad_()
     loss = -(soft * learner.module(x).log_softmax(1)).sum(1).mean()
     found = torch.autograd.grad(loss, list(learner.module.parameters()), create_graph=True)
-    a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (found, goal))
-    plain = 1 - F.cosine_similarity(a, b, dim=0)
+    plain = gradient_distance(found, goal, "cos")
     torch.testing.assert_close(value, plain.detach())
     torch.testing.assert_close(slope, torch.autograd.grad(plain, x)[0])
 
@@ -225,7 +225,7 @@ def test_a_set_without_probabilities_says_nothing_of_them(tmp_path: Path) -> Non
 
 
 def test_evaluation_trains_on_probabilities() -> None:
-    test, recipe = toy_dataset(seed=1), Recipe(epochs=12, learning_rate=0.1)
+    test, recipe = toy_dataset(seed=1), Recipe(epochs=30, learning_rate=0.05, batch_size=15)
     real = toy_dataset()
     others = (real.labels + 1) % 3  # each class is to be taken for the next one
     wrong = replace(real, probabilities=F.one_hot(others, 3).float())

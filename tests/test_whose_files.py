@@ -18,6 +18,8 @@ from datacondense.experiments.search.running import search
 from datacondense.files import MARKER, is_ours, locked, write_json
 from test_hostile_files import MACHINE, SPLITS, continual
 
+pytestmark = pytest.mark.slow
+
 FOREIGN = '{"somebody": "else"}'
 
 

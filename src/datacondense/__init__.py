@@ -1,4 +1,4 @@
-"""datacondense: a large labelled image dataset → a few synthetic images per class that train as well."""
+"""datacondense: condense a large labelled image dataset to a few synthetic images per class."""
 
 from importlib import import_module
 from importlib.metadata import version

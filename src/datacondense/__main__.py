@@ -1,4 +1,4 @@
-"""`python -m datacondense` is the command line, as `datacondense` is."""
+"""`python -m datacondense` runs the command line, as `datacondense` does."""
 
 import sys
 

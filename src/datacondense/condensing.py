@@ -66,8 +66,8 @@ def condense(
         ipc: images per class, 1 or more.
         method: one with its settings, or a name ("herding") for the default ones. By default gradient
             matching with the paper's, or, where `minutes` are given, the method that is best in little time.
-        network: what is matched, or extracts features; the paper's ConvNet by default. A name
-            ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
+        network: what is matched, or extracts features; the paper's ConvNet by default, and a narrow one for
+            `fast`. A name ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
@@ -106,9 +106,10 @@ def condense(
     """
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
-    real, network = _training_images(real, seed), as_network(network)
-    method = as_method(method or default_method(minutes))
+    real, method = _training_images(real, seed), as_method(method or default_method(minutes))
+    network = as_network(network or method.default_network)
     real.require_trainable()
+    method.decoder.require_pixels(*real.image_shape[1:])
     limit = _limit(minutes, method)
     validation = (0.0 if minutes is None else 0.05) if validation is None else validation
     FRACTION.require("--validation", validation)

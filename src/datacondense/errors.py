@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 
 def printable(text: str) -> str:
-    """`text` with what would control a terminal (escapes, line breaks, reversed writing) shown as \\x1b.
+    """`text` with characters that would control a terminal (escapes, line breaks, reversed writing) shown as
+    \\x1b.
 
     Names of files and classes come from strangers.
     """
@@ -40,12 +41,12 @@ class UsageError(DatacondenseError, ValueError):
 
 
 class DatacondenseWarning(UserWarning):
-    """Something was lost, and the work goes on without it."""
+    """Something was lost; the work continues without it."""
 
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Ours are printed without the place in the code inside the block, above progress bars."""
+    """Inside the block, our warnings are printed above progress bars, without the place in the code."""
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
@@ -62,7 +63,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a misspelt `name`: with the nearest known one, and all of them."""
+    """The error for a misspelt `name`, which suggests the nearest known one and lists all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
@@ -77,12 +78,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may have. NaN and infinity are in none."""
+    """The numbers that a setting may have, never NaN or infinity."""
 
     least: int | float
     most: int | float
     above: bool = False
-    """`least` itself is not among them."""
+    """Whether `least` itself is excluded."""
 
     def require(self, name: str, number: int | float | None) -> None:
         """Raise `UsageError` for a `number` outside; None, a choice left open, is inside."""
@@ -97,19 +98,19 @@ class Range:
         raise UsageError(f"{name.replace('_', ' ')} must be {expected}; found {number:,}")
 
     def require_of(self, settings: object, *names: str) -> None:
-        """`require` for these attributes of an object."""
+        """Call `require` for these attributes of an object."""
         for name in names:
             self.require(name, getattr(settings, name))
 
 
-#: Of things: images, epochs, iterations, networks.
+#: Counts of images, epochs, iterations, networks.
 COUNT = Range(1, 10**9)
-#: Learning rates, step sizes and what multiplies them.
+#: Learning rates, step sizes and their factors.
 RATE = Range(0, 10_000, above=True)
-#: Momentum, and parts of a whole.
+#: Momentum and fractions of a whole.
 FRACTION = Range(0, 1)
 
 
 def install_with(extra: str) -> str:
-    """What to do where an optional part is not installed; it works where the source was cloned to."""
+    """How to install an optional part that is missing, in the folder of the source."""
     return f"in the folder of the source, pip install -e '.[{extra}]' installs it"

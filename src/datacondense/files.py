@@ -18,13 +18,13 @@ import filelock
 
 from datacondense.errors import DatacondenseError, UsageError
 
-#: The line of a Markdown or HTML file that proves it to be ours; wherever it stands.
+#: The line that proves a Markdown or HTML file to be ours, wherever it stands.
 MARKER = "<!-- Written by datacondense, which may replace it. -->"
 #: The text chunk `Software` of PNG files, and the key in the metadata of parquet files, that prove the same.
 SOFTWARE = "datacondense"
 #: In a folder that is written whole: JSON that names our version and has the SHA-256 of all other `files`.
 MANIFEST = "datacondense.json"
-#: In a folder while a process works there.
+#: The file that is in a folder while a process works there.
 LOCK = ".datacondense.lock"
 #: How the names of temporary files begin and end.
 _TEMPORARY = (".datacondense-", ".tmp")
@@ -33,8 +33,8 @@ _STALE = 3600.0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one move, after it has reached the disk. What a killed process left
-    half-written in the folder long ago is removed.
+    """Replace `path` by `content` in one move, after it has reached the disk. Files that a killed process
+    left half-written in the folder long ago are removed.
 
     Raises:
         DatacondenseError: no permission or no space; what `path` held before is still there.
@@ -155,7 +155,8 @@ def require_writable_folder(folder: Path, needed_bytes: int, flag: str = "--out"
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the content of a file proves that we wrote it; an empty one, where nothing can be lost, passes.
+    """Whether the content of a file proves that we wrote it; an empty file, in which nothing can be lost,
+    passes.
 
     The proof is the entry `datacondense.…` of a safetensors file; `MARKER` in Markdown and HTML; `SOFTWARE`
     in PNG and parquet files; in JSON a result that names the version of datacondense; in JSON lines, the key
@@ -179,8 +180,8 @@ def require_ours(path: Path, flag: str = "--out", hint: str = "") -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in `folder`, which is made where it is missing, as the only process of this host. What a killed
-    process left half-written is removed.
+    """Work in `folder`, made if it is missing, as the only process of this host. Files that a killed process
+    left half-written are removed.
 
     The lock ends with the process, however it dies. Its file is removed while it is still held: whoever
     waited on it notices (filelock looks whether the file it locked still has a name) and makes a new one.
@@ -209,8 +210,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_new_file(path: Path, *, overwrite: bool, flag: str = "--out") -> None:
-    """Raise `UsageError` where writing `path` would replace a file without leave, one that is not provably
-    ours with leave, or cannot be done. `flag` chooses another place.
+    """Raise `UsageError` where `path` cannot be written, or would replace a file without `overwrite` or, even
+    with it, one that is not provably ours. `flag` chooses another place.
     """
     if overwrite:
         require_ours(path, flag)
@@ -221,8 +222,8 @@ def require_new_file(path: Path, *, overwrite: bool, flag: str = "--out") -> Non
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $DATACONDENSE_CACHE, else `datacondense` in $XDG_CACHE_HOME or
-    `~/.cache`.
+    """The folder for files that can be made again: $DATACONDENSE_CACHE, or else `datacondense` in
+    $XDG_CACHE_HOME or `~/.cache`.
     """
     if folder := os.environ.get("DATACONDENSE_CACHE"):
         return Path(folder)
@@ -295,7 +296,7 @@ def _studies_are_ours(path: Path) -> bool:
     return {"studies", "trials", "version_info"} <= tables
 
 
-#: Of files from before there was a common name: what their one entry was called, and how it began.
+#: Files from before there was a common name: the name of their single entry, and how it began.
 _EARLIER_ENTRIES = (
     rb'record":"{\"class_names\"',
     rb'checkpoint":"{\"record\"',

@@ -1,7 +1,7 @@
 """Randomness is a function of (seed, purpose, step), never of what ran before.
 
-So a resumed run needs only its step number, two machines agree without talking, and PyTorch's global
-generator is left as it was found.
+A resumed run therefore needs only its step number, two machines agree without communicating, and PyTorch's
+global generator is left as it was found.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ T = TypeVar("T")
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 
-#: What the name of our entry in a safetensors file begins with: it proves whose file it is.
+#: The beginning of the name of our entry in a safetensors file, which proves whose file it is.
 ENTRY = "datacondense."
 #: An entry is JSON that begins with this and the SHA-256 of the file, computed while these digits are zero.
 _HASH, _NO_HASH = '{"sha256": "', "0" * 64
@@ -41,7 +41,7 @@ class Damaged(DatacondenseError):
         return printable(f"{self.path} is damaged ({self.reason}){advice}")
 
     def advising(self, advice: str) -> Damaged:
-        """The same, with what to do about it, which whoever reads the file knows."""
+        """The same error with advice, which the code that reads the file can give."""
         return Damaged(self.path, self.reason, advice)
 
 
@@ -145,6 +145,6 @@ def _unchanged(path: Path, content: bytes, entry: str) -> str:
 
 
 def _with_hash(content: bytes, digest: str) -> bytes:
-    """The file with `digest` in the place of the one it has; as it is where there is no place for one."""
+    """The file with `digest` in place of its own; unchanged if it has none."""
     before, place, after = content.partition(json.dumps(_HASH)[1:-1].encode())
     return before + place + digest.encode() + after[64:] if place else content

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from datacondense.artifact.condensed import CondensedDataset, require_folder, require_free
+from datacondense.artifact.condensed import CondensedDataset, require_free
 from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.data.places import require_outside
 from datacondense.errors import COUNT, RATE, DatacondenseError, UsageError
 from datacondense.machine import Machine
 from datacondense.machine.provenance import versions
@@ -71,11 +72,12 @@ def relabel(
     if folder is not None:
         if isinstance(condensed, str | Path):
             require_another(Path(condensed).expanduser(), folder)
-        require_folder(folder)
         require_free(folder, overwrite=overwrite)
     if isinstance(condensed, str | Path):
         condensed = CondensedDataset.load(condensed)
     real, network = _training_images(condensed, real), as_network(network)
+    if folder is not None:
+        require_outside(real.source, folder)
     recipe, machine = recipe or Recipe.of_whole_set(len(real)), machine or Machine.detect()
     passes = networks * recipe.epochs * len(real)
     machine = machine.for_work(passes, *real.image_shape[1:])
@@ -83,7 +85,7 @@ def relabel(
     shown.say(_opening(real, network, networks, recipe, passes, machine))
     tasks = [Task(real, condensed.ipc, network, seed + i, machine, shown) for i in range(networks)]
     probabilities = _ensemble(condensed, tasks, recipe, temperature)
-    relabelled: dict[str, Any] = {
+    relabelled = {
         "network": describe_network(network),
         "networks": networks,
         "temperature": float(temperature),
@@ -95,7 +97,8 @@ def relabel(
         "versions": versions(),
     }
     data = replace(condensed.data, probabilities=probabilities)
-    soft = CondensedDataset(data, condensed.recipe, condensed.record | {"relabelled": relabelled})
+    record = condensed.record | {"relabelled": json.loads(json.dumps(relabelled))}  # as it is read again
+    soft = CondensedDataset(data, condensed.recipe, record)
     if folder is not None:
         soft.save(folder, overwrite=overwrite)
     return soft

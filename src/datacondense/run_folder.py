@@ -198,7 +198,7 @@ class RunFolder:
                 kept = "all that was computed is"
             stop.add_note(f"{kept} kept in {self.folder}; the same command with --resume continues")
         elif isinstance(stop, KeyboardInterrupt):
-            stop.add_note("nothing was kept, for the first iteration had not ended")
+            stop.add_note("nothing was kept, because the first iteration had not ended")
 
     def restored(self, task: Task) -> Reached | None:
         """The progress in the last checkpoint, or in the one before it where the last is damaged; None where

@@ -1,7 +1,7 @@
-"""Settings that came later: records and names from before them stay valid.
+"""Settings added later: earlier records and names stay valid.
 
-A field with `metadata={"earlier": value}` was added when results were there already, all of them made as if
-it had that value.
+A field with `metadata={"earlier": value}` was added when results already existed, all of them made as if it
+had that value.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 def later(kind: Any) -> dict[str, Any]:
-    """The settings of a dataclass (or of an instance) that came later, with the value all runs had before."""
+    """The later settings of a dataclass (or an instance), with the value that all earlier runs had."""
     return {field.name: field.metadata["earlier"] for field in fields(kind) if "earlier" in field.metadata}
 
 
 def telling(settings: Any) -> dict[str, Any]:
-    """The settings as a dictionary, without those that came later and have the value of before.
+    """The settings as a dictionary, without later ones that have the earlier value.
 
-    Names of results are made from it, so those of earlier results stay.
+    Names of results are made from it, so earlier results keep theirs.
     """
     came_later = later(settings)
     return {

@@ -29,7 +29,7 @@ def check_stop() -> None:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, looking at the note ten times a second."""
+    """Sleep, checking for a signal ten times a second."""
     end = time.monotonic() + seconds
     check_stop()
     while (left := end - time.monotonic()) > 0:
@@ -64,9 +64,9 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """For calls that last and have no safe point, such as a download: a signal raises where it arrives, too.
+    """For long calls without a safe point, such as a download: inside, a signal also raises where it arrives.
 
-    What is lost there is raised at the end of the block, and what was noted before at its beginning.
+    A signal lost there is raised at the end of the block, one noted before at its beginning.
     """
     global _at_once
     check_stop()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def short(text: str, most: int = 24) -> str:
-    """At most so many characters, none of which a terminal would obey."""
+    """At most so many characters, none of which can control a terminal."""
     shown = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(character if character.isprintable() else "?" for character in shown)
 
@@ -23,7 +23,7 @@ def shown_shape(sizes: Iterable[int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In words, to two figures or so: 45 s, 12 min, 1 h 40 min, 3 days 4 h."""
+    """A duration in words, to about two figures: 45 s, 12 min, 1 h 40 min, 3 days 4 h."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """The time of day so many seconds from now, with the day where it is another."""
+    """The time of day so many seconds from now, with the weekday if it is not today."""
     now = datetime.datetime.now().astimezone()
     then = now + datetime.timedelta(seconds=seconds)
     if then.date() == now.date():

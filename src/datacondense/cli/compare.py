@@ -1,4 +1,4 @@
-"""`datacondense compare`: several condensed sets, tested alike."""
+"""`datacondense compare`: several condensed sets, tested under equal conditions."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def run(
         ),
     ] = "gradient-matching",
     distillation: Annotated[
-        Switch, arg(help="Do not hold the outputs for old tasks to what they were before a stage.")
+        Switch, arg(help="Leave out distillation, which ties the outputs for old tasks to those before.")
     ] = True,
     temperature: Annotated[float, arg(help="Of the distillation.")] = 2.0,
     updates: Annotated[
@@ -62,7 +62,7 @@ def run(
     ] = None,
     network: Annotated[
         str,
-        arg(metavar="NETWORK", help=f"What learns, and what memories are condensed with: {KNOWN_NETWORKS}."),
+        arg(metavar="NETWORK", help=f"The network that learns and condenses memories: {KNOWN_NETWORKS}."),
     ] = "convnet",
     trials: Annotated[int, arg(help="Repetitions, with seeds from --seed on.")] = 3,
     seed: Seed = 0,
@@ -96,7 +96,7 @@ def run(
         Path | None, UNSAID, arg(metavar="FILE", help="Write accuracies and circumstances there.")
     ] = None,
     plot: Annotated[Switch, arg(help="Draw mean accuracy by stage next to the file of --json.")] = False,
-    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
+    quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Learn `tasks` with a memory that the method with these `settings` fills."""

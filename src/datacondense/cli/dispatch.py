@@ -24,11 +24,11 @@ from datacondense.stopping import Terminated, stoppable
 VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
-    "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "compare": "Evaluate several condensed sets under equal conditions, with Welch's t-test.",
     "relabel": "Give a condensed set soft labels, by networks trained on all real images.",
     "report": "Make one page of condensed sets: images, accuracy, progress, settings, code.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
-    "paper": "Measure a table of the paper and set it beside the paper's numbers.",
+    "paper": "Measure a table of the paper and compare it with the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
     "search": "Rank networks on condensed sets and compare with training on all images.",
     "benchmark": "Time condensing and evaluation against a plain implementation.",
@@ -137,7 +137,7 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
             run(*arguments, **settings)
         except SystemExit as ended:
             raise DatacondenseError(
-                f"code that the run called, that of your network say, ended it by sys.exit({ended.code!r})"
+                f"code that the run called, such as your network's, ended it with sys.exit({ended.code!r})"
             ) from ended
 
     return guarded

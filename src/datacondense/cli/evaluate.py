@@ -1,4 +1,4 @@
-"""`datacondense evaluate`: networks trained on one condensed set, or on everything."""
+"""`datacondense evaluate`: networks trained on one condensed set, or on the whole training set."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Artifacts = Annotated[
     UNSAID,
     arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote."),
 ]
-Seed = Annotated[int, arg(help="Determines everything random.")]
+Seed = Annotated[int, arg(help="Determines all random choices.")]
 Switch = Annotated[bool, UNSAID]
 
 #: Of a flag that names a network.
@@ -45,21 +45,21 @@ KNOWN_NETWORKS = (
 
 @dataclass(frozen=True)
 class DataFlags:
-    """How the data are read. What was condensed from is read again as it was then."""
+    """How the data are read. The data behind a condensed set are read as they were then."""
 
     image_column: str | None = None
-    """The column with the images, where it is not clear."""
+    """The column with the images, if it is not obvious."""
     label_column: str | None = None
-    """The column with the labels, where it is not clear."""
+    """The column with the labels, if it is not obvious."""
     resize: Annotated[str | None, arg(metavar="N|HxW")] = None
     """Bring every image to this size; otherwise they stay as they are."""
 
     def load(self, data: str, seed: int) -> DataSplits:
-        """The images, with what there is to note printed."""
+        """The images; notes on them are printed."""
         return _noted(load_dataset(data, **asdict(self), seed=seed))
 
     def load_again(self, condensed: CondensedDataset, data: str | None) -> DataSplits:
-        """The real images behind a condensed set, read as they were then but for the flags given.
+        """The real images behind a condensed set, read as they were then except for the flags given.
 
         Args:
             data: where they are now; where they were then by default.
@@ -89,7 +89,7 @@ def load_set(place: Path) -> CondensedDataset:
 
 
 def remembered(condensed: CondensedDataset) -> Source:
-    """Where the real images behind a condensed set were read from, and how; by their name, if from memory."""
+    """The source of the real images behind a condensed set; their name alone, if they came from memory."""
     return condensed.source or Source(condensed.data.name, split_seed=condensed.record["seed"])
 
 
@@ -107,17 +107,17 @@ def _noted(splits: DataSplits) -> DataSplits:
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """What is trained on condensed sets, how, and where it is tested."""
+    """Which networks are trained on condensed sets, how, and where they are tested."""
 
     data: Annotated[str | None, arg(metavar="DATA")] = None
-    """Where the real test images are; where the (first) set was condensed from, unless given."""
+    """The real test images; those of the data behind the (first) set unless given."""
     networks: Annotated[str, arg(metavar="NETWORK,…", help=f"To train afresh: {KNOWN_NETWORKS}.")] = "convnet"
     trials: int = 20
-    """Networks of each kind for each set; the paper trains 20. Two or more tell noise."""
+    """Networks of each kind for each set; the paper trains 20. Two or more show the noise."""
     epochs: int | None = None
-    """Passes over the set; those of its recipe unless given. Say so beside the number."""
+    """Passes over the set; those of its recipe unless given. State them with the number."""
     quiet: bool = False
-    """Say nothing of what runs and how long it takes."""
+    """Do not print what runs and how long it takes."""
 
     def chosen(self) -> dict[str, Network]:
         """The networks, by the names they were given.
@@ -136,7 +136,7 @@ class TrainingFlags:
 
 @dataclass(frozen=True)
 class JsonFlags:
-    """Where results go, besides the screen."""
+    """Where results go, apart from the screen."""
 
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the results with their circumstances there."""
@@ -156,16 +156,16 @@ class JsonFlags:
 
 @dataclass(frozen=True)
 class MachineFlags:
-    """What to compute on; nothing of it belongs to the method."""
+    """The hardware to compute on; nothing here belongs to the method."""
 
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Of convolutions on real images and in training; auto measures what this machine does best."""
+    """Precision of convolutions on real images and in training; auto measures what is fastest here."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile what runs often; auto does where the work is long and there is a C++ compiler."""
+    """Compile code that runs often; auto does so if the work is long and there is a C++ compiler."""
     threads: int | None = None
-    """Of PyTorch on a CPU; as many as it chooses unless given."""
+    """Threads of PyTorch on a CPU; its own choice unless given."""
 
     def detect(self) -> Machine:
         """The machine as asked for, with the rest detected."""

@@ -49,7 +49,7 @@ def run(
     ] = "full",
     workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
     dry_run: Annotated[Switch, arg(help="Only list the cells and estimate the time.")] = False,
-    results: Annotated[Path, arg(help="Where results are; machines may share it, and --runs.")] = Path(
+    results: Annotated[Path, arg(help="The folder of results; machines may share it and --runs.")] = Path(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
@@ -69,7 +69,7 @@ def run(
     frontier: OmitArgPrefixes[FrontierFlags] = FrontierFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
-    """Measure a table of the paper beside its numbers; what is measured already is not measured again."""
+    """Measure a table of the paper and compare it with the paper's numbers; finished cells are skipped."""
     folders = Folders(results, runs)
     if report:
         require_ours(report, "--report")
@@ -125,7 +125,7 @@ def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_r
         state = "finished" if result_of(point, folders) else f"to do, about {duration(seconds)}"
         print(f"{point.title}: {state}  {point.id}")
     left = sum(seconds > 0 for seconds in needed)
-    expected = f"about {duration(sum(needed))}, without compilation"
+    expected = f"about {duration(sum(needed))}" + ", by a moment's measurement" * (left == len(points))
     print(f"{left} of {len(points)} points to do for seed {flags.seed}, {expected}", flush=True)
     if not dry_run:
         _require_writable(folders)

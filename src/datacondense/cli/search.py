@@ -21,16 +21,16 @@ from datacondense.files import require_new_file
 
 @dataclass(frozen=True)
 class Sharing:
-    """Where the studies are, and who works on them."""
+    """The place of the studies and the processes that work on them."""
 
     storage: Annotated[str | None, arg(metavar="URL")] = None
     """A database to share, postgresql://USER@HOST/DATABASE; a file in --out unless given."""
     study: Annotated[str | None, arg(metavar="NAME")] = None
-    """How the names of the studies begin; search-DATA unless given."""
+    """The beginning of the studies' names; search-DATA unless given."""
     workers: int = 1
     """Processes on this machine; they divide the threads among them."""
     heartbeat: float = 15.0
-    """Seconds between signs of life; a trial whose worker misses four is given out again."""
+    """Seconds between heartbeats; a trial whose worker misses four is handed out again."""
 
     def check(self) -> None:
         """Raise `UsageError` where a number cannot be right."""
@@ -65,7 +65,7 @@ def run(
     output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     seed: Seed = 0,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
-    quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
+    quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Rank ConvNets on proxies of a dataset and compare with training on all of it."""
@@ -102,7 +102,7 @@ def run(
         machine=machine,
         progress=not quiet,
     )
-    print(f"{summary(result)}\neverything is in {folder}")
+    print(f"{summary(result)}\nall results are in {folder}")
     output.write(result)
     if output.json:
         plot(result, output.json.with_suffix(".png"))

@@ -26,10 +26,10 @@ from datacondense.text import shown_shape
 #: Suffixes of image files, lower case.
 SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
 
-# Only these decoders are let near a file: others (EPS) start programs.
+# Only these decoders may open a file: others (EPS) start programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
-#: Of an image, in pixels: what JPEG can have.
+#: The largest side of an image in pixels: the limit of JPEG.
 _LARGEST_SIDE = 65_535
 #: Values that are resized at a time; as floats they take 256 MiB.
 _PIECE_VALUES = 2**26
@@ -38,11 +38,11 @@ Picture = bytes | Path | Image.Image
 
 
 class Decoded(NamedTuple):
-    """What `decode_all` returns."""
+    """The result of `decode_all`."""
 
     images: UInt8[Tensor, "n c h w"]
     jpeg: bool
-    """Some of them were JPEG, which loses detail that small images cannot spare."""
+    """Whether some of them were JPEG, which loses detail that small images cannot spare."""
 
 
 def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | None:

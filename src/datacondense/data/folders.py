@@ -45,7 +45,7 @@ def _read_images(path: Path, how: Reading) -> Found:
     if listed := listings(path, how):
         return _read_splits([(split_named_by(one.file) or "all", one) for one in listed], path, how)
     folders = _subfolders(path)
-    # A class may be called "train" too: then its folder holds images, beside other classes.
+    # A class may also be called "train": its folder then holds images, next to those of other classes.
     named = [folder for folder in folders if folder.name.lower() in ("train", *TEST_NAMES)]
     if named and (len(named) == len(folders) or any(map(_subfolders, named))):
         return _read_splits([(folder.name.lower(), folder) for folder in named], path, how)

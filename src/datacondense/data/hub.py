@@ -20,7 +20,7 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class HubDataset:
-    """Where on the Hub a dataset is."""
+    """The place of a dataset on the Hub."""
 
     id: str
     description: str = ""

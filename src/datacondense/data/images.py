@@ -40,9 +40,9 @@ class ImageDataset:
     std: tuple[float, ...]
     """Per channel, likewise."""
     name: str = "arrays"
-    """What the data is called."""
+    """The name of the data."""
     jpeg: bool = False
-    """Some of the images were JPEG files, which lose detail: said beside results."""
+    """Whether some of the images were JPEG files, which lose detail; results say so."""
     source: Source | None = None
     """Where the images were read from; None for data that came from memory. A subset keeps it."""
     probabilities: Float[Tensor, "n k"] | None = None

@@ -32,7 +32,7 @@ class DataSplits:
     train: ImageDataset
     test: ImageDataset
     notes: tuple[str, ...] = ()
-    """What the user should know: how a test split came about."""
+    """Notes for the user, such as how a test split was made."""
 
     @property
     def source(self) -> Source | None:

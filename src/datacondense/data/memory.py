@@ -1,4 +1,4 @@
-"""Data that would not fit into memory are refused before they are read, not killed while they are."""
+"""Data that would not fit into memory are refused before they are read, rather than end the process."""
 
 from __future__ import annotations
 

@@ -16,20 +16,20 @@ _DIGITS = "handwritten digits that come with scikit-learn, 10 classes, 8×8 grey
 
 
 class Place(NamedTuple):
-    """Where a dataset is."""
+    """The place of a dataset."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     data: str
-    """What it is found by from any folder: `Source.data`."""
+    """The name that finds it from any folder: `Source.data`."""
     at: Path | HubDataset | None
-    """None: it is built in."""
+    """The folder or Hub dataset; None: it is built in."""
     usual_label: str | None = None
     """`Reading.usual_label`."""
 
 
 def find(data: str | Path) -> Place | None:
-    """Where the dataset `data` is; None where nothing has this name."""
+    """The place of the dataset `data`; None if nothing has this name."""
     name, path = str(data), Path(os.path.expanduser(data))
     folder = Place(path.resolve().name, str(path.resolve()), path) if name and os.path.exists(path) else None
     if folder:
@@ -55,7 +55,7 @@ def find(data: str | Path) -> Place | None:
 
 
 def find_again(source: Source) -> Place:
-    """Where images are that were read before.
+    """The place of images that were read before.
 
     Raises:
         UsageError: they are no longer where they were.

@@ -15,13 +15,13 @@ from datacondense.errors import DatacondenseError, UsageError
 #: What a split to test on is called, the first found wins.
 TEST_NAMES = ("test", "validation", "valid", "val")
 
-#: In characters: as many as a folder's name can have.
+#: Characters of a class name: as many as a folder's name can have.
 _LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the user said about how to read a source."""
+    """The user's settings for reading a source."""
 
     image_column: str | None = None
     label_column: str | None = None
@@ -38,17 +38,17 @@ class RawSplit:
     images: Shaped[Tensor, "n c h w"]
     labels: Sequence[object]
     where: str
-    """How an error calls the split: `pictures/train`."""
+    """The name of the split in errors: `pictures/train`."""
     item: Callable[[int], str]
-    """How an error calls image i: `pictures/train/cat/3.png`."""
+    """The name of image i in errors: `pictures/train/cat/3.png`."""
     class_names: tuple[str, ...] | None = None
     """The classes that the source declares; integer labels are positions in it."""
     jpeg: bool = False
-    """Some of the images were JPEG files."""
+    """Whether some of the images were JPEG files."""
 
 
 class Found(NamedTuple):
-    """What a source holds."""
+    """The content of a source."""
 
     train: RawSplit
     test: RawSplit | None = None

@@ -12,7 +12,7 @@ from datacondense.errors import DatacondenseError
 
 @dataclass(frozen=True)
 class Source:
-    """What `load_dataset` needs to read the same images again; plain values, ready for JSON."""
+    """The settings with which `load_dataset` reads the same images again; plain values, ready for JSON."""
 
     data: str
     """A name (looked up anew, so that it holds on another machine), a Hub id, or an absolute path."""

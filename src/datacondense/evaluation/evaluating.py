@@ -1,4 +1,4 @@
-"""evaluate(): train fresh networks on a set, test them on real images; Score; going on after a stop."""
+"""evaluate(): train fresh networks on a set, test them on real images; Score; continuing after a stop."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def evaluate_recorded(
 ) -> tuple[Score, dict[str, Any]]:
     """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run.
 
-    Goes on where the same evaluation was stopped: `kept` has it by code, settings and machine.
+    Continues where the same evaluation was stopped: `kept` has it by code, settings and machine.
     """
     circumstances, started = provenance(machine), time.perf_counter()
     data, recipe = _images(training), recipe or _recipe(training)
@@ -172,7 +172,10 @@ def evaluate_recorded(
         trials,
     )
     if done.accuracies:
-        tqdm.write(f"{len(done.accuracies)} of {trials} networks are done; going on", file=sys.stderr)
+        tqdm.write(
+            f"{len(done.accuracies)} of {trials} networks are done; continuing with the untested ones",
+            file=sys.stderr,
+        )
     earlier = done.seconds
     missing = range(len(done.accuracies), trials)
     for found in _tested(data, test, network, missing, recipe, seed, machine, progress):

@@ -1,4 +1,4 @@
-"""Finished trials of evaluations, kept on disk until their results are safe: a stopped evaluation goes on."""
+"""Finished trials of evaluations, kept on disk until their results are safe, so that evaluations resume."""
 
 from __future__ import annotations
 

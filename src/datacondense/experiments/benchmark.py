@@ -200,14 +200,14 @@ def plain_iteration(
 
 
 def plain_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Of a real batch, all of it at once."""
+    """The gradient of a real batch, taken at once."""
     return torch.autograd.grad(F.cross_entropy(network(images), labels), list(network.parameters()))
 
 
 def plain_image_gradient(
     network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], goal: tuple[Tensor, ...]
 ) -> Float[Tensor, "n c h w"]:
-    """By double backward, as other tools do it."""
+    """The image gradient by double backward, as in other tools."""
     x = images.detach().requires_grad_()
     loss = F.cross_entropy(network(x), labels)
     gradient = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)

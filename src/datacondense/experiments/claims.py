@@ -16,7 +16,7 @@ import msgspec
 from datacondense.experiments.workers import heartbeat
 from datacondense.reading import Damaged, read_json
 
-#: Seconds between two signs of life.
+#: Seconds between two heartbeats.
 HEARTBEAT = 30.0
 #: Seconds without one after which a claim may be taken over.
 STALE = 600.0
@@ -72,7 +72,7 @@ def _create(path: Path, claim: _Claim) -> bool:
 
 
 def _clear_stale(path: Path) -> bool:
-    """Remove the claim if nobody stands behind it."""
+    """Remove the claim if no living process holds it."""
     found = _read(path)
     if found is None or not _stale(path, found):
         return found is None

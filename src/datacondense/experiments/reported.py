@@ -39,7 +39,7 @@ def _number(word: str) -> Reported:
     return Reported(float(mean), float(std) if std else None)
 
 
-#: ConvNet. The accuracy of the whole set is beside ipc 1, as it has no ipc.
+#: ConvNet. The accuracy of the whole set, which has no ipc, is in the rows of ipc 1.
 TABLE1 = _grid("""
                       random    herding   k-center  forgetting  gradient-matching  whole
     mnist-ipc1          64.9±3.5  89.2±1.6  89.3±1.5  35.5±5.6    91.7±0.5           99.6±0.0

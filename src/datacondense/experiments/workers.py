@@ -24,9 +24,9 @@ def processes(
     started: list[BaseProcess] = []
     try:
         for _ in range(count):
-            process = context.Process(target=_begin, args=(run, arguments, threads), daemon=True)
-            process.start()
-            started.append(process)
+            new = context.Process(target=_begin, args=(run, arguments, threads), daemon=True)
+            new.start()
+            started.append(new)
         yield started
     finally:
         for process in started:

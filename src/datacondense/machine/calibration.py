@@ -1,6 +1,6 @@
 """What a machine does best, measured once in a second or two and remembered on disk.
 
-Remembered, because a choice that hung on the noise of each start would make equal runs differ.
+Remembered, because a choice that depended on the noise of each start would make equal runs differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Calibration:
     """The measured choices for one device."""
 
     bfloat16: bool
-    """Convolutions, forward and backward, are clearly faster in bfloat16 than in float32."""
+    """Whether convolutions, forward and backward, are clearly faster in bfloat16 than in float32."""
     micro_batch: MicroBatch
     """Images in flight at once for which a convolutional block is fastest: what the caches hold."""
 
@@ -52,7 +52,7 @@ def calibration(device: torch.device) -> Calibration:
 
 def measure(device: torch.device) -> Calibration:
     """The choices for `device`, measured now."""
-    # Turn by turn, the best of each: other work on the machine must not decide which is faster.
+    # In turn, and the best of each: other work on the machine must not decide which is faster.
     rounds = [[_seconds_per_image(device, dtype, 32) for dtype in (torch.float32, torch.bfloat16)]
               for _ in range(3)]  # fmt: skip
     float32, bfloat16_seconds = map(min, zip(*rounds, strict=True))
@@ -68,8 +68,8 @@ def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
 
 
 def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Of a block of the paper's ConvNet, forward and backward: the fastest of a few; infinity where the
-    device does not compute in `dtype`."""
+    """Seconds for an image in a block of the paper's ConvNet, forward and backward: the fastest of a few
+    runs; infinity if the device does not compute in `dtype`."""
     best = float("inf")
     with suppress(RuntimeError, TypeError):
         images = torch.zeros(size, 128, 16, 16, device=device, dtype=dtype, requires_grad=True)

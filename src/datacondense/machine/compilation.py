@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from datacondense.errors import DatacondenseWarning
 from datacondense.stopping import at_once
 
-#: What the compiler hears from PyTorch where it looks at augmented images.
+#: A warning of PyTorch where the compiler inspects augmented images.
 _NO_LEAF = "The .grad attribute of a Tensor that is not a leaf"
 
 
 class Compiled:
-    """`compute` of a network, its first argument; compiled while that works, else as it is.
+    """`compute` with a network as its first argument, compiled as long as that works.
 
-    As it is, with one line that says so, if compilation fails, or if the first batch shows that compiled and
-    plain code differ by more than rounding: the compiler of PyTorch 2.13 loses the gradients before some max
-    poolings (pytorch/pytorch#185509).
+    It runs uncompiled, and one line says so, if compilation fails, or if the first batch shows that compiled
+    and plain code differ by more than rounding: the compiler of PyTorch 2.13 loses the gradients before some
+    max poolings (pytorch/pytorch#185509).
     """
 
     def __init__(

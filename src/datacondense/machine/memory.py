@@ -1,4 +1,4 @@
-"""How this process takes memory and how much it took; how much there is."""
+"""Memory: how this process allocates it, how much it has taken, and how much there is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let this process use freed memory again rather than give it back to the system and ask for more.
+    """Let this process reuse freed memory rather than return it to the system and ask for more.
 
     By default glibc asks for each block above 32 MiB anew, and the first touch of every page costs a fault: a
     third of the time of a batch of 256. Without glibc there is nothing to do. `keep=False` is what glibc
@@ -45,7 +45,7 @@ def total_memory() -> int:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` count from now; a process on another system than Linux keeps its peak."""
+    """Let `peak_memory` count from now on; outside Linux a process keeps its peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     if _has_glibc():
@@ -55,8 +55,8 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory held, in bytes: on the GPU where that is the device, else by this process, PyTorch
-    itself (about 0.3 GiB) and the real images included."""
+    """The most memory held, in bytes: on the GPU if that is the device, otherwise by this process, including
+    PyTorch itself (about 0.3 GiB) and the real images."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:  # of this program alone; getrusage on Linux counts what the process was before exec, too

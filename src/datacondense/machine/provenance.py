@@ -19,7 +19,7 @@ from datacondense.machine.processor import hardware
 
 
 def versions() -> dict[str, str]:
-    """Of what determines the numbers."""
+    """Versions of the software that determines the numbers."""
     return {
         "datacondense": version("datacondense"),
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 class Provenance(TypedDict):
-    """What a recorded result must name besides its settings and seconds."""
+    """The circumstances that a recorded result names in addition to its settings and seconds."""
 
     command: str
     commit: str | None
@@ -39,7 +39,8 @@ class Provenance(TypedDict):
 
 
 def provenance(machine: Machine) -> Provenance:
-    """Of a run on `machine`. Call it when the work starts: the source tree may have moved on when it ends."""
+    """The provenance of a run on `machine`. Call this when the work starts: the source tree may have changed
+    by its end."""
     return {
         "command": _command(),
         "commit": _commit(),

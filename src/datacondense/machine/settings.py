@@ -21,7 +21,7 @@ Precision = Literal["auto", "bfloat16", "float32", "float64"]
 _LONG = 100_000
 #: Kinds of devices whose precision, memory and compilation are known here.
 DEVICES = ("cpu", "cuda", "mps")
-#: Of which a process asks PyTorch; thousands more than there are processors abort it.
+#: The most threads that PyTorch is asked for; thousands more than there are processors abort it.
 MOST_THREADS = max(64, 2 * (os.cpu_count() or 1))
 
 
@@ -31,12 +31,12 @@ class Machine:
 
     device: torch.device
     precision: Literal["bfloat16", "float32", "float64"]
-    """Of convolutions and linear layers. Weights, synthetic images, all gradients and everything else are
+    """Precision of convolutions and linear layers; weights, synthetic images and all other numbers are
     float32 (float64 under float64)."""
     micro_batch: int | None
     """Images in flight at once on the real side; None for the whole batch."""
     compile: bool | None = False
-    """Compile what runs often; None: where the work is long enough to pay for it and there is a compiler."""
+    """Whether to compile code that runs often; None: if the work is long enough and there is a compiler."""
     why: str = field(default="as asked", compare=False, repr=False)
     """The reason for `compile`, for people."""
 
@@ -88,11 +88,11 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and synthetic images."""
+        """The type of weights and synthetic images."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
     def place(self, network: nn.Module) -> nn.Module:
-        """The network on this machine's device, in its dtype, and the process ready to use it often."""
+        """The network on this machine's device, in its dtype; the process is prepared to use it often."""
         if self.device.type == "cpu":
             keep_freed_memory()
         return network.to(self.device, self.dtype)

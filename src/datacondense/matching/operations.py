@@ -1,7 +1,7 @@
 """Operations as forward mode needs them: norms that are exact, products in reduced precision.
 
 The forward-mode formulas of LayerNorm, and of BatchNorm and InstanceNorm on batch statistics, treat the saved
-mean and variance as constants, so a backward pass through them is wrong by some percent; that of GroupNorm
+mean and variance as constants, so a backward pass through them is wrong by a few percent; that of GroupNorm
 fails on images in channels-last order when compiled. Inside `differentiable_norms` they are computed from
 elementary operations instead, which is exact.
 
@@ -108,7 +108,7 @@ class differentiable_norms(TorchFunctionMode):
 
 
 class products_in(TorchFunctionMode):
-    """Inside, convolutions and linear layers compute in `dtype`; their arguments and results are as ever."""
+    """Inside, convolutions and linear layers compute in `dtype`, with arguments and results as before."""
 
     def __init__(self, dtype: torch.dtype | None) -> None:
         super().__init__()
@@ -129,6 +129,6 @@ class products_in(TorchFunctionMode):
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """What `torch.autocast` would compute products of this tensor in; None where it is off."""
+    """The type in which `torch.autocast` would compute products of this tensor; None where it is off."""
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

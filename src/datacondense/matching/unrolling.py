@@ -33,9 +33,9 @@ def unrolled_gradient(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"], Float[Tensor, " t"]]:
     """The loss on real images after training on synthetic ones, and its gradients in images and step sizes.
 
-    Plain gradient descent from the weights of `network`, which ends with the trained ones. Each step takes
-    the next `batch_size` images in their order, after the last ones the first again. Memory is that of one
-    backward pass and T + 1 copies of the weights.
+    Training is plain gradient descent from the weights of `network`, which are trained afterwards. Each step
+    takes the next `batch_size` images in their order, starting again after the last ones. Memory is that of
+    one backward pass and T + 1 copies of the weights.
 
     Args:
         network: maps images to logits; its mode is left as it is, and no layer may draw random numbers.

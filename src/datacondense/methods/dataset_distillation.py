@@ -61,20 +61,20 @@ class DatasetDistillation(Method):
     iterations: int = 23_600
     """Real minibatches: 400 epochs of MNIST (of CIFAR-10, 19,600)."""
     unroll_epochs: int = 3
-    """How often training goes through the images."""
+    """Passes of the training over the images."""
     step_images: int = 1
     """Images per class in each step of the training; divides ipc."""
     step_size: float = 0.02
-    """η of every step at first; stays above 0, for η = softplus(s) and s is what is learned."""
+    """Initial η of every step; it stays above 0, because η = softplus(s) and s is learned."""
     weights: Literal["random", "fixed"] = "random"
     """Initial weights drawn anew in every iteration, or drawn once. `evaluate` draws its own, for which
     images learned on fixed ones are of little use."""
     networks_per_iteration: int = 1
     """Networks whose gradients are averaged."""
     learning_rate: float = 0.01
-    """Of Adam, for images and step sizes alike; β = (0.5, 0.999)."""
+    """Learning rate of Adam, for images and step sizes alike; β = (0.5, 0.999)."""
     stages: int = 10
-    """Of equal length; from each to the next the learning rate is multiplied by `decay_factor`."""
+    """Stages of equal length; from each to the next the learning rate is multiplied by `decay_factor`."""
     decay_factor: float = 0.5
     real_batch: int = 1024
     """Size of the minibatches, in which every epoch takes each real image once."""

@@ -36,7 +36,7 @@ class DistributionMatching(LearnedImages):
     iterations: int = 20_000
     """Networks drawn, one per step."""
     image_learning_rate: float | None = None
-    """Of the synthetic images; 1, and 10 from 100 images per class, when not given."""
+    """Learning rate of the images; unless given, 1, or 10 from 100 images per class on."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     real_batch: int = 256

@@ -29,8 +29,8 @@ class Forgetting(TrainedSelection):
     )
 
     never_learned: Literal["least", "most"] = field(default="least", metadata={"earlier": "least"})
-    """How often an image that never was correct counts as forgotten: not once, for the paper speaks of images
-    that were learned, or most often of all, as Toneva et al. have it."""
+    """Whether an image that was never classified correctly counts as forgotten least, because the paper
+    speaks of images that were learned, or most, as in Toneva et al."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -48,11 +48,11 @@ class GradientMatching(LearnedImages):
     image_steps: int = 1
     """ς_S: updates of S per matching."""
     image_learning_rate: float | None = None
-    """η_S: of the synthetic images; unless given, 0.1, or 0.01 where the condensing network is an MLP."""
+    """η_S: learning rate of the images; unless given, 0.1, or 0.01 if the condensing network is an MLP."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_learning_rate: float = 0.01
-    """η_θ: of the network in the inner loop."""
+    """η_θ: learning rate of the network in the inner loop."""
     network_momentum: float = 0.5
     """SGD momentum in the inner loop: 0.5 in the code published with the paper, 0 in it since July 2021."""
     real_batch: int = 256

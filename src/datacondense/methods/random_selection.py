@@ -1,4 +1,4 @@
-"""Random selection: ipc real images of each class, drawn without replacement. The baseline of baselines."""
+"""Random selection: ipc real images of each class, drawn without replacement. The simplest baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RandomSelection(Selection):
     reference: ClassVar[str] = "random selection, without replacement."
 
     def choose(self, task: Task) -> Int[Tensor, " n"]:
-        """A draw of its own for every class."""
+        """An independent draw for every class."""
         return torch.cat(
             [
                 task.real.sample(label, task.ipc, task.stream("selection", label))

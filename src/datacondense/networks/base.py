@@ -78,7 +78,7 @@ def norm_layer(norm: Norm, channels: int, *size: int) -> nn.Module:
 
 
 def activation_layer(activation: Activation) -> nn.Module:
-    """Not in place: the matching core keeps what goes in."""
+    """Not in place, because the matching core keeps the input."""
     match activation:
         case "sigmoid":
             return nn.Sigmoid()
@@ -106,7 +106,7 @@ def pad_to_eights(height: int, width: int) -> tuple[nn.Module, int, int]:
     """A layer that zero-pads images on all sides to the next multiples of 8, with the new height and width.
 
     From 28×28 to 32×32 this is the reference code's wider padding of the first convolution, for less work.
-    There it goes with one channel; here it depends on the size alone.
+    There it applies to one channel only; here it depends on the size alone.
     """
     rows, columns = -height % 8, -width % 8
     if not rows and not columns:

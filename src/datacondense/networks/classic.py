@@ -66,7 +66,7 @@ class AlexNet(Architecture):
     """The paper's small AlexNet: five convolutions without norms, three max poolings, one linear layer.
 
     Sides are zero-padded to multiples of 8 as in the reference code at 28×28; any size will do. The
-    comparison with Dataset Distillation has another, `AlexNetDD`.
+    comparison with Dataset Distillation uses another, `AlexNetDD`.
     """
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Sequential:

@@ -57,7 +57,7 @@ class ResNet18(Architecture):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut; halves the maps where it changes the number of channels."""
+    """Two 3×3 convolutions with a shortcut; halves the maps where the number of channels changes."""
 
     def __init__(
         self, inputs: int, outputs: int, norm: Literal["instance", "batch"], downsampling: Downsampling

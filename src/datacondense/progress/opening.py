@@ -43,7 +43,7 @@ def _pace(task: Task) -> float:
 
 
 def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machine) -> str:
-    """About how long so many images take, forward and backward, as a moment's measurement has it."""
+    """About how long so many images take, forward and backward, by a brief measurement."""
     return _time_ahead(passes * seconds_per_image(network, data.image_shape, data.classes, machine), machine)
 
 
@@ -54,7 +54,7 @@ def _time_ahead(seconds: float, machine: Machine) -> str:
 
 
 def counts(data: ImageDataset) -> str:
-    """The images of each class, or between which numbers they are."""
+    """The number of images in each class, or the range of these numbers."""
     sizes = [len(members) for members in data.indices_by_class]
     if data.classes <= _COUNTED:
         pairs = zip(data.class_names, sizes, strict=True)

@@ -1,4 +1,4 @@
-"""How fast a machine is with a network: the seconds of one image, measured in a moment."""
+"""How fast a machine is with a network: the seconds per image, measured briefly."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ _MEASURED, _MINUTE = 5.0, 60.0
 class Progress:
     """How far a piece of work has come: so many units, in each of which images go through a network.
 
-    On a terminal a bar, which moves within a unit, too. Where `show` is True, also lines that last: those of
-    `say`, the first estimate of the time, and, without a terminal, one about every minute. False: nothing.
+    On a terminal it is a bar, which also moves within a unit. Where `show` is True, also lines that last:
+    those of `say`, the first estimate of the time, and, without a terminal, one about every minute. False:
+    nothing.
 
         with progress.start(done=0):
             for k in range(total):

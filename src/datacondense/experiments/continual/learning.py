@@ -121,7 +121,7 @@ class Experiment:
 
 
 class Trial:
-    """One seed: `rows` has the accuracies on the tasks seen after each finished stage."""
+    """One network, of one seed: `rows` has its accuracies on the tasks seen after each finished stage."""
 
     def __init__(
         self, experiment: Experiment, seed: int, memories: Path | None, *, replace: bool, progress: Progress

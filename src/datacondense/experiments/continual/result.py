@@ -34,9 +34,9 @@ class ContinualResult:
     """What `run_continual` measured; prints as a table."""
 
     tasks: tuple[str, ...]
-    """In the order in which they were learned: stage i learns task i."""
+    """The tasks in the order in which they were learned: stage i learns task i."""
     trials: tuple[Stages, ...]
-    """For each trial."""
+    """The accuracies of each trial."""
     record: dict[str, Any]
     """Everything that determined the numbers."""
     seconds: float = 0.0

@@ -183,7 +183,7 @@ def _determining(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Kept(msgspec.Struct):
-    """Of a trial, beside its weights."""
+    """What is kept of a trial in addition to its weights."""
 
     accuracies: list[tuple[Fraction, ...]]
     seconds: Amount
@@ -206,7 +206,9 @@ class _Folder:
         if settings.exists() and resume:
             self._require_same(settings)
         elif settings.exists() and not overwrite:
-            raise UsageError(f"{self.path} holds a run; go on with --resume or replace it with --overwrite")
+            raise UsageError(
+                f"{self.path} holds a run; continue it with --resume or replace it with --overwrite"
+            )
         elif not settings.exists() and (foreign := [p for p in self.path.iterdir() if p.name != LOCK]):
             raise UsageError(
                 f"{self.path} holds files of another kind ({foreign[0].name}); "

@@ -22,14 +22,13 @@ class Continual:
     memory: int = 10
     """Images per class and task that are kept for rehearsal; the paper's."""
     method: Method = field(default_factory=GradientMatching)
-    """Fills the memory; herding is what the paper compares with."""
+    """The method that fills the memory; the paper compares with herding."""
     distillation: bool = True
-    """Hold the outputs of the tasks seen to what they were before the stage, on all its images."""
+    """Whether the outputs of the tasks seen are tied to those before the stage, on all its images."""
     temperature: float = 2.0
-    """Softens both sides of the distillation; the paper's."""
+    """Temperature that softens both sides of the distillation; the paper's."""
     updates: int = 10_000
-    """Of a stage, in the whole number of epochs that comes nearest to them, 1 to 300; the paper does not say
-    how long a stage is."""
+    """Updates of a stage, rounded to whole epochs, 1 to 300; the paper does not say how long a stage is."""
     fine_tuning_epochs: int = 30
     """Passes over the balanced memory at the end of each stage but the first, at a tenth of the learning
     rate, as Castro et al. do; 0 for none."""

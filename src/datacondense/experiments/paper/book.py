@@ -39,9 +39,10 @@ Test accuracy in percent, *measured here / reported in the paper*: mean ± stand
 (the paper: 100, 20 on each of 5 sets), a dash where there is no number. Generated from `results/` by
 `datacondense paper report`; do not edit.
 
-- Whatever was shorter than on the paper's scale is stated with each number: `10 of 1000 iterations` of a method,
-  `features after 4 of 21 epochs` of the network that selects, `300 of 1000 epochs` of the networks that are
-  tested. Where the paper does not say how long it trained (features, whole sets), the full length is ours.
+- Whatever was shorter than on the paper's scale is stated with each number: `10 of 1000 iterations` of a
+  method, `features after 4 of 21 epochs` of the network that selects, `300 of 1000 epochs` of the networks
+  that are tested. Where the paper does not say how long it trained (features, whole sets), the full length
+  is ours.
 - Of several measurements, the one nearest to the paper's scale is shown, whatever its accuracy. In the
   ablations, whose numbers are compared with each other, all are of equal length.
 - **Unconverged**: some length was less than a tenth of the full one. Such a number does not say what the

@@ -50,22 +50,22 @@ class Sets:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured once: networks trained on condensed sets, or on everything."""
+    """One measurement: networks trained on condensed sets, or on the whole training set."""
 
     data: str
     """A name that `load_dataset` knows."""
     sets: Sets | None
-    """None: the whole training set."""
+    """What the networks are trained on; None: the whole training set."""
     network: Network
     """The network that is trained afresh and tested."""
     recipe: Recipe | None
-    """How it is trained; None: as the condensed set's own recipe says, which its method learned."""
+    """The recipe by which it is trained; None: the condensed set's own, which its method learned."""
     seeds: tuple[int, ...]
-    """Of the sets, and of the networks trained on each."""
+    """Seeds of the sets and of the networks trained on each."""
     trials: int
     """Networks trained on each set."""
     scale: str
-    """What the reduction against the paper's protocol is called."""
+    """The name of the reduction of the paper's protocol."""
 
     def configuration(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""

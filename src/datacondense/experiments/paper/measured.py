@@ -23,10 +23,10 @@ from datacondense.training import Recipe
 
 @dataclass(frozen=True)
 class Length:
-    """How long something ran, and how long it runs at the paper's scale."""
+    """The length of something that ran, and its length at the paper's scale."""
 
     what: str
-    """With both numbers in place of braces: '{} of {} iterations'."""
+    """A text with braces for both numbers: '{} of {} iterations'."""
     done: int
     full: int
 
@@ -51,13 +51,13 @@ class Run:
     """The condensing network."""
     trained: str
     recipe: Recipe | None
-    """None: the one that the method learned."""
+    """The recipe of training; None: the one that the method learned."""
     accuracies: tuple[float, ...] = field(compare=False)
     seeds: frozenset[int] = field(compare=False)
-    """Of the sets."""
+    """Seeds of the sets."""
     jpeg: bool = field(compare=False)
     cost: dict[str, Any] | None = field(compare=False)
-    """What condensing the first set took."""
+    """The cost of condensing the first set."""
 
     def __add__(self, other: Run) -> Run:
         """Equal runs of other seeds together."""

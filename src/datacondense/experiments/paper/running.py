@@ -37,7 +37,7 @@ POLL = 2.0
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a table's work lies; processes and machines that share it share the work."""
+    """The folders of a table's work; processes and machines that share them share the work."""
 
     results: Path
     """`TABLE/CELL.json`, to be kept."""
@@ -115,7 +115,7 @@ def _run_in_processes(
             check_stop()
             progress.look()
     if failed := sum(child.exitcode != 0 for child in children):
-        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command goes on")
+        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command continues")
 
 
 def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine) -> None:
@@ -165,7 +165,7 @@ class _Worker:
             raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
 
     def _attempt(self, entry: Entry) -> bool:
-        """Do what there is to do for a cell, but for what others are at; False where that is nothing."""
+        """Do the open work of a cell, except what others are doing; False if there is none."""
         cell = entry.cell
         with claimed(self.folders.results / ".claims" / cell.id) as mine:
             if not mine:
@@ -266,7 +266,7 @@ class _Evaluation(Provenance):
 
 
 class _Set(TypedDict):
-    """What is measured on one set."""
+    """The measurements on one set."""
 
     accuracies: list[Fraction]
     condensed: NotRequired[_Condensed]
@@ -274,7 +274,7 @@ class _Set(TypedDict):
 
 
 def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
-    """What is measured of a cell, by seed."""
+    """The measurements of an unfinished cell, by seed."""
     try:
         found = read_json(path, dict[str, _Set])
         if not found.keys() <= set(map(str, cell.seeds)):

@@ -35,7 +35,7 @@ BASELINES = (RandomSelection(), Herding())
 
 @dataclass(frozen=True)
 class Images:
-    """What must be known of a dataset before it is read."""
+    """Facts about a dataset that are needed before it is read."""
 
     shape: ImageShape
     train: int
@@ -52,7 +52,7 @@ DATA = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of the paper's protocol is done; the defaults are all of it."""
+    """A share of the paper's protocol; the defaults are all of it."""
 
     name: str
     description: str
@@ -66,7 +66,7 @@ class Scale:
     feature_epochs: int | None = None
     """Over the whole set, of the network whose features select images; None: what the methods take."""
     whole_updates: int = 10_000
-    """Of a network trained on the whole set."""
+    """Updates of a network trained on the whole set."""
     max_updates: int | None = None
     """Of a network trained on a condensed set; None: all epochs of the recipe."""
 
@@ -133,12 +133,12 @@ class Table:
     name: str
     title: str
     corner: str
-    """What rows and columns are."""
+    """The meaning of rows and columns."""
     entries: Callable[[Scale], list[Entry]]
     costs: bool = False
-    """Whether time and memory of condensing stand beside the accuracies."""
+    """Whether time and memory of condensing are listed with the accuracies."""
     alike: bool = False
-    """Whether its numbers are compared with each other, so that only equally long runs may stand in it."""
+    """Whether its numbers are compared with each other, so that it may have only runs of equal length."""
 
     def select(self, scale: Scale, rows: str | None = None, columns: str | None = None) -> list[Entry]:
         """The entries whose row and column match the patterns, as `fnmatch` has them, separated by commas.
@@ -169,7 +169,7 @@ def cell(
     sets = Sets(data, scale.method(method, ipc), ipc, condensing)
     recipe = None if isinstance(method, DatasetDistillation) else evaluation_recipe(data, ipc, trained)
     if recipe:
-        recipe = scale.recipe(recipe, ipc * CLASSES)
+        recipe = scale.recipe(recipe, ipc * method.decoder.parts * CLASSES)
     return Cell(data, sets, trained, recipe, seeds, trials, scale.name)
 
 
@@ -319,7 +319,7 @@ TABLES = {
 
 
 def reported_numbers(cell: Cell) -> dict[str, Reported | None]:
-    """By table, what the paper says of `cell` in each one that has it."""
+    """The paper's numbers for `cell`, by the tables that contain it."""
     return {
         table.name: entry.reported
         for table in TABLES.values()

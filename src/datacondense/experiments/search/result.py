@@ -25,7 +25,7 @@ class Measured:
     test: float | None
     """Accuracy on the test images, of networks trained on the whole set; None on a proxy."""
     seconds: float
-    """Of training and measuring."""
+    """Seconds of training and measuring."""
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def whole_list_correlation(row: Mapping[str, Any], whole: Mapping[str, Any]) -> 
 def compared(
     ranking: Sequence[Measured], whole: Sequence[Measured], sample: Sequence[str], top: int
 ) -> dict[str, Any]:
-    """A proxy beside the whole set: the best network it found, and rank correlations over the sample and
-    over its `top` best.
+    """A proxy compared with the whole set: the best network it found, and rank correlations over the sample
+    and over its `top` best.
     """
     on_whole = {measured.label: measured for measured in whole}
     found = on_whole.get(ranking[0].label) if ranking else None
@@ -99,7 +99,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """With two digits; a dash where it is not defined."""
+    """A number with two digits; a dash where it is not defined."""
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
 
 

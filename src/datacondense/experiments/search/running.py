@@ -128,7 +128,7 @@ def search(
 
     Networks are ranked by their accuracy on a part of the training images set aside; test images only measure
     the networks found (the paper ranks by test accuracy). Any number of processes that run this with one
-    `storage` share the work; a rerun goes on.
+    `storage` share the work. Rerun a stopped search, and it continues.
 
     Args:
         proxies: folders of condensed sets, selections (`random`, `herding`, …) or `early-stopping`.
@@ -138,7 +138,7 @@ def search(
         storage: an SQLAlchemy URL, to share; an SQLite file in `out` by default.
         study: what the studies' names begin with; `search-DATA` by default.
         workers: processes here, this one included.
-        heartbeat: seconds between signs of life; a trial whose worker misses four of them is given out again.
+        heartbeat: seconds between heartbeats; a trial whose worker misses four of them is handed out again.
         progress: as for `condense`.
 
     Returns:

@@ -74,7 +74,7 @@ class Configuration:
     """One point of a space."""
 
     values: dict[str, Any]
-    """What the trial was asked for."""
+    """The values that the trial gave."""
     network: Network | None
     problem: str | None
     """Why it cannot be built for these images; None where it can."""

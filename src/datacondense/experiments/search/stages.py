@@ -36,7 +36,7 @@ TRIALS = 48
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and how. The paper: all 720 networks, 100 epochs, 10 images per class."""
+    """Settings of a search. The paper: all 720 networks, 100 epochs, 10 images per class."""
 
     sampler: str = "grid"
     """`grid` takes every network of the space, as the paper does; `random` some, with each setting about
@@ -55,12 +55,12 @@ class Search:
     sample: int = 12
     """Networks spread over the space that are also trained on the whole set. The paper trains all 720."""
     top: int = 10
-    """The best so many of every proxy are also trained on the whole set; the paper correlates over 10."""
+    """Best networks of every proxy that are also trained on the whole set; the paper correlates over 10."""
     validation: float = 0.1
     """The part of each class of the training images that ranks networks and trains none. The paper ranks by
     test accuracy."""
     test_images: int | None = None
-    """So many of the test images, drawn by the seed, measure what was found; all unless given."""
+    """Test images, drawn by the seed, that measure the networks found; all unless given."""
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -81,11 +81,11 @@ class Stage:
     training: ImageDataset
     recipe: Recipe
     images: int
-    """What has to be stored: different images, of which more may be decoded."""
+    """Different images that have to be stored; more may be decoded from them."""
     identity: dict[str, Any]
-    """What two processes must agree on to share the stage's study."""
+    """Settings that two processes must agree on to share the stage's study."""
     cost: RunResult | None = None
-    """What making the set took, of an artifact."""
+    """The cost of making the set, if it is an artifact."""
 
     @property
     def steps(self) -> int:

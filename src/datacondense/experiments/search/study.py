@@ -1,9 +1,9 @@
-"""One Optuna study that any number of processes share: trials are claimed, watched and given out again.
+"""One Optuna study that any number of processes share: trials are claimed, watched and handed out again.
 
-A trial stands for one network (or, with TPE, for a suggestion). Its worker writes signs of life into it. Who
-sees none for a while takes the worker for dead, from the claim on: Optuna's own heartbeat begins later, and
-never misses a worker that dies in between. What failed is queued again; that is read off the trials, so it
-does not matter which process dies, or when.
+A trial stands for one network (or, with TPE, for a suggestion). Its worker writes heartbeats into it. A
+process that sees none for a while takes the worker for dead, counting from the claim: Optuna's own heartbeat
+begins later, and never misses a worker that dies in between. Failed trials are queued again; which ones
+follows from the trials alone, so it does not matter which process dies, or when.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 #: How often a network is tried in one run before it counts as failed.
 ATTEMPTS = 3
-#: Signs of life that may fail to appear before a worker is taken for dead.
+#: Heartbeats that may be missed before a worker is taken for dead.
 MISSING = 4
 #: Seconds between two looks at a study in which all is claimed by others.
 POLL = 0.5
@@ -128,7 +128,7 @@ class SharedStudy:
 
         Args:
             identity: what is to be the same for all who share it.
-            heartbeat: seconds between signs of life.
+            heartbeat: seconds between heartbeats.
 
         Raises:
             UsageError: it was made with another space or other settings.
@@ -196,7 +196,7 @@ class SharedStudy:
                     shown.finish()
 
     def ranking(self) -> list[Measured]:
-        """Every network once, the best first; of equal ones the first in the alphabet."""
+        """Every network once, the best first; equal ones in alphabetical order."""
         found: dict[str, Measured] = {}
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             about = trial.user_attrs
@@ -249,7 +249,7 @@ class SharedStudy:
         trial = self._study.ask()
         state, value = TrialState.FAIL, None
         try:
-            with self._signs_of_life(trial):
+            with self._heartbeats(trial):
                 value = self._do(trial, suggest, known, measure)
             state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         except KeyboardInterrupt:  # is no failure of the network
@@ -297,7 +297,7 @@ class SharedStudy:
         return value
 
     @contextmanager
-    def _signs_of_life(self, trial: Trial) -> Iterator[None]:
+    def _heartbeats(self, trial: Trial) -> Iterator[None]:
         numbers = itertools.count(1)
 
         def beat() -> None:

@@ -32,7 +32,7 @@ class TrainedSelection(Selection):
     """Passes over the whole set to train the network; unless given, those of 5,000 updates: 21 for MNIST, 26
     for CIFAR-10, at most 300."""
     feature_learning_rate: float = 0.01
-    """Of that training, above 0; a tenth of it in the second half."""
+    """Learning rate of that training, above 0; a tenth of it in the second half."""
 
     def __post_init__(self) -> None:
         COUNT.require_of(self, "feature_epochs")

@@ -38,7 +38,7 @@ class WholeSetNetwork:
     task: Task
     learner: Learner
     forgotten: Float[Tensor, " n"]
-    """How often each image was classified correctly at one presentation and wrongly at the next."""
+    """The number of times each image was classified correctly at one presentation and wrongly at the next."""
     learned: Bool[Tensor, " n"]
     """Whether it was classified correctly at any presentation."""
 
@@ -54,8 +54,8 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
 
     It depends on images, network, recipe, seed, precision, kind of device and versions, not on ipc or method.
     The last one is kept in memory; all of them (weights and forgetting events, not the large features) in
-    files below `cache_folder()`. A training that was stopped goes on from its last saved epoch. A file that
-    cannot be read is made again; a folder that cannot be written costs a warning.
+    files below `cache_folder()`. A stopped training continues from its last saved epoch. A file that cannot
+    be read is made again; a folder that cannot be written costs a warning.
 
     Raises:
         UsageError: the network has no `nn.Linear` layer.
@@ -182,7 +182,7 @@ class _Training:
             warnings.warn(lost, DatacondenseWarning, stacklevel=2)
 
     def _restore(self) -> None:
-        """Go on from what the file holds, or raise `Damaged` and leave all as it is."""
+        """Continue from what the file holds, or raise `Damaged` and change nothing."""
         about, tensors = read_tensors(self.path, "training", _About)
         parameters = self.optimizer.param_groups[0]["params"]
         expected = {f"network.{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
