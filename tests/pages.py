@@ -39,6 +39,7 @@ _NETWORKS = {
     "continual": "--network",
     "relabel": "--network",
     "report": "--networks",
+    "export": "--networks",
 }
 #: What is added to a command of a verb.
 _SHORTER = {
@@ -46,6 +47,7 @@ _SHORTER = {
     "compare": "--trials 2 --epochs 1",
     "relabel": "--epochs 1",
     "report": "--epochs 1",
+    "export": "--trials 2 --epochs 1",
     "continual": "--updates 1 --fine-tuning-epochs 1 --trials 1 --memory 1",
     "search": "--sampler random --trials 2 --sample 2 --top 1 --epochs 1 --whole-updates 1 --validation 0.5"
     " --ipc 1",
