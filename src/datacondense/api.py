@@ -22,6 +22,7 @@ from datacondense.methods import (
     RandomSelection,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
+from datacondense.relabelling import relabel
 from datacondense.sets import load_condensed
 from datacondense.training import Recipe
 
@@ -58,4 +59,5 @@ __all__ = [
     "import_condensed",
     "load_condensed",
     "load_dataset",
+    "relabel",
 ]

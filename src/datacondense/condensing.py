@@ -85,6 +85,7 @@ def condense(
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
     real, method, network = _training_images(real, seed), as_method(method), as_network(network)
     real.require_trainable()
+    method.decoder.require_pixels(*real.image_shape[1:])
     if ipc > (largest := max(map(len, real.indices_by_class))):
         raise UsageError(
             f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "

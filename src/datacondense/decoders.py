@@ -45,7 +45,7 @@ class MultiFormation:
         if self.factor == 1:
             return images
         h, w = images.shape[-2:]
-        self._require_pixels(h, w)
+        self.require_pixels(h, w)
         parts = [
             F.interpolate(part, (h, w), mode="bilinear")
             for row in images.tensor_split(self.factor, -2)
@@ -63,7 +63,7 @@ class MultiFormation:
         if self.factor == 1:
             return images
         h, w = images.shape[-2:]
-        self._require_pixels(h, w)
+        self.require_pixels(h, w)
         heights, widths = self._sizes(h), self._sizes(w)
         grid = images.unflatten(0, (-1, self.factor, self.factor)).permute(1, 2, 0, 3, 4, 5)
         rows = [
@@ -86,7 +86,8 @@ class MultiFormation:
         """Of the parts along a side: as `tensor_split` has them."""
         return [side // self.factor + (i < side % self.factor) for i in range(self.factor)]
 
-    def _require_pixels(self, h: int, w: int) -> None:
+    def require_pixels(self, h: int, w: int) -> None:
+        """Raise `UsageError` where images of this size have fewer pixels than parts, in a row or column."""
         if self.factor > min(h, w):
             raise UsageError(
                 f"images of {h}×{w} pixels cannot hold {self.factor} × {self.factor} images; lower the factor"

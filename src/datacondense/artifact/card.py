@@ -85,6 +85,12 @@ _SOFT = """
 Networks are trained on class probabilities (soft labels); `label` is the class that an image counts for.
 """
 
+_RELABELLED = """\
+The probabilities are the mean softmax (temperature {temperature:g}) of {networks} × `{network}`, trained on
+all real images for {recipe[epochs]} epochs from seed {seed} on. Compare such a set with others that have soft
+labels: these make up for much that images lack.
+"""
+
 
 def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_bytes: int) -> str:
     """The text; the YAML header lets `datasets.load_dataset` find the parquet file."""
@@ -98,7 +104,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         n=len(data),
         shape=shown_shape(data.image_shape),
         classes=data.classes,
-        stored=_stored(data, decoder, stored_bytes),
+        stored=_stored(data, decoder, stored_bytes, record),
         torch=f"normalised{' decoded' * (decoder.parts > 1)} images and {'targets' if soft else 'labels'}",
         columns="image, pixels, label" + ", probabilities" * soft,
         made=_made(record["method"]["name"], record["versions"]["datacondense"]),
@@ -124,11 +130,12 @@ def _made(method: str, version: str) -> str:
     return f"made by datacondense {version} with `{method}` from"
 
 
-def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int) -> str:
+def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int, record: dict[str, Any]) -> str:
     """Where what is stored and what networks are trained on differ: what each is, and what storage takes."""
     decoded = _DECODED.format(n=f"{len(data):,}", decoded=f"{len(data) * decoder.parts:,}", f=decoder.factor)
-    soft = data.probabilities is not None
-    said = decoded * (decoder.parts > 1) + _SOFT * soft
+    said = decoded * (decoder.parts > 1) + _SOFT * (data.probabilities is not None)
+    if relabelled := record.get("relabelled"):
+        said += _RELABELLED.format(**relabelled)
     return f"{said}\nStorage: {stored_bytes:,} bytes (float32; labels int64).\n" if said else ""
 
 

@@ -93,8 +93,10 @@ class CondensedDataset:
         return len(self.data)
 
     def __repr__(self) -> str:
-        method, ipc = self.record["method"]["name"], self.ipc
-        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {ipc} by {method})"
+        decoded = f" (decoded: {self.ipc * self.decoder.parts})" if self.decoder.parts > 1 else ""
+        made = f"{self.ipc}{decoded} by {self.record['method']['name']}"
+        soft = "" if self.probabilities is None else ", soft labels"
+        return f"CondensedDataset({self.data.name!r}, {self.data.classes} classes × {made}{soft})"
 
     def normalise(self, images: Shaped[Tensor, "m c h w"]) -> Float[Tensor, "m c h w"]:
         """Other images (uint8, or float pixel values in [0, 1]) as `to_torch` normalises these: for testing

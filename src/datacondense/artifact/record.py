@@ -46,6 +46,22 @@ class DecoderRecord(msgspec.Struct, kw_only=True):
     factor: Annotated[int, Meta(ge=2)]
 
 
+class RelabelledRecord(msgspec.Struct, kw_only=True):
+    """The ensemble that gave a set its class probabilities after it was condensed."""
+
+    network: Identifier
+    networks: Count
+    temperature: Annotated[float, Meta(gt=0)]
+    recipe: dict[str, Any]
+    seed: int
+    """Of the first network; each of the others has the next."""
+    data: str
+    """The fingerprint of the real images."""
+    precision: str
+    compiled: bool
+    versions: dict[str, str]
+
+
 class Record(msgspec.Struct, kw_only=True):
     """Everything that determined the images. What came later has the value that all runs had before."""
 
@@ -63,6 +79,8 @@ class Record(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
     decoder: DecoderRecord | None = None
     """None: images are trained on as they are stored."""
+    relabelled: RelabelledRecord | None = None
+    """None: the class probabilities, if there are any, are those of the method."""
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) < len(self.class_names):

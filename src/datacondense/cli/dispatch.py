@@ -24,6 +24,7 @@ VERBS = {
     "condense": "Condense a dataset to a few images per class.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
     "compare": "Evaluate several condensed sets alike: one table, with Welch's t-test.",
+    "relabel": "Give a condensed set soft labels, by networks trained on all real images.",
     "show": "Draw condensed sets: a row per class; several sets side by side.",
     "paper": "Measure a table of the paper and set it beside the paper's numbers.",
     "continual": "Learn datasets one after another, rehearsing a small memory of each.",
@@ -37,7 +38,7 @@ VERBS = {
 METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
 
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
-CONTINUING, KEPT = ("paper", "search"), "what was finished is kept; the same command continues"
+CONTINUING, KEPT = ("paper", "search", "relabel"), "what was finished is kept; the same command continues"
 
 #: A path in the home folder, also behind --flag=, where no shell expands it.
 _HOME = re.compile(r"^(--[\w-]+=|)~(?=/|$)")

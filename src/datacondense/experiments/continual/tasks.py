@@ -72,7 +72,7 @@ def _reshaped(name: str, task: DataSplits, shape: ImageShape) -> DataSplits:
 
     train, test = task.train, task.test
     measured = ImageDataset.create(images(train), train.labels, train.class_names, name=train.name)
-    new = replace(measured, jpeg=train.jpeg, source=train.source)
+    new = replace(measured, jpeg=train.jpeg, source=train.source, probabilities=train.probabilities)
     tested = replace(test, images=images(test), mean=new.mean, std=new.std)
     note = f"{name}: images brought from {shown_shape(train.image_shape)} to {shown_shape(shape)}"
     return DataSplits(new, tested, (*task.notes, note))

@@ -86,7 +86,7 @@ def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[fl
 def _evaluation(cell: Cell, machine: Machine) -> float:
     """Seconds to train and test the networks of one set, without compilation."""
     images = DATA[cell.data]
-    n = cell.sets.ipc * CLASSES if cell.sets else images.train
+    n = cell.sets.ipc * cell.sets.method.decoder.parts * CLASSES if cell.sets else images.train
     epochs = cell.recipe.epochs if cell.recipe else 0  # a learned recipe is a few steps
     return cell.trials * (epochs * n + images.test // 3) * _seconds(cell.data, cell.network, machine)
 

@@ -169,7 +169,7 @@ def cell(
     sets = Sets(data, scale.method(method, ipc), ipc, condensing)
     recipe = None if isinstance(method, DatasetDistillation) else evaluation_recipe(data, ipc, trained)
     if recipe:
-        recipe = scale.recipe(recipe, ipc * CLASSES)
+        recipe = scale.recipe(recipe, ipc * method.decoder.parts * CLASSES)
     return Cell(data, sets, trained, recipe, seeds, trials, scale.name)
 
 
