@@ -38,6 +38,8 @@ from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
+#: Passes over images that a minute has room for, to decide whether to compile: a fast processor's.
+_PASSES = 60_000
 
 
 @stoppable()
@@ -122,7 +124,8 @@ def condense(
     if folder and resume and machine.compile is None:
         machine = replace(machine, compile=begun_compiled(folder), why="as the run was begun")
     task = Task(real, ipc, network, seed, machine)
-    machine = machine.for_work(method.passes(task), *real.image_shape[1:])
+    within = method.passes(task) if minutes is None else min(method.passes(task), round(minutes * _PASSES))
+    machine = machine.for_work(within, *real.image_shape[1:])
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)

@@ -86,7 +86,7 @@ def ready_sets(folder: Path = FOLDER) -> dict[str, ReadySet]:
 
 
 def load_condensed(name: str) -> CondensedDataset:
-    """A condensed set that comes with the package: `digits-ipc10`; `datacondense list --sets` names them.
+    """A condensed set that comes with the package: `digits-ipc1`; `datacondense list --sets` names them.
 
     Its accuracy was measured before it was added; the record of that is `ready_sets()[name]`.
 
