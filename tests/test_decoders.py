@@ -264,15 +264,16 @@ def test_initial_images_are_mosaics_of_as_many(how: Any) -> None:
 
 
 def test_mosaics_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = str(tmp_path / "run")
-    words = ["digits", "--ipc", "1", "--method", "mosaic", "--factor", "3", "--out", folder, "--quiet"]
-    assert main(["condense", *words]) == 0
+    folder, random = str(tmp_path / "run"), str(tmp_path / "random")
+    quick = ["--quiet", "--precision", "float32", "--compile", "off"]
+    words = ["condense", "digits", "--ipc", "1", *quick]
+    assert main([*words, "--method", "mosaic", "--factor", "3", "--out", folder]) == 0
     loaded = CondensedDataset.load(folder)
     assert (loaded.ipc, len(loaded), len(loaded.training_set())) == (1, 10, 90)
     assert main(["show", folder, "--out", str(tmp_path / "set.png")]) == 0
-    random = str(tmp_path / "random")
-    assert main(["condense", "digits", "--ipc", "1", "--method", "random", "--out", random, "--quiet"]) == 0
+    assert main([*words, "--method", "random", "--out", random]) == 0
     capsys.readouterr()
-    assert main(["compare", folder, random, "--trials", "1", "--epochs", "2", "--quiet"]) == 0
+    judged = ["--networks", "convnet(width=4)", "--trials", "1", "--epochs", "2"]
+    assert main(["compare", folder, random, *judged, *quick]) == 0
     printed = capsys.readouterr().out
     assert "1 (decoded: 9)" in printed

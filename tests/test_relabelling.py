@@ -187,8 +187,9 @@ def test_a_record_that_says_too_little_is_damaged(hard: CondensedDataset, entry:
 
 def test_relabel_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hard, soft = str(tmp_path / "run"), str(tmp_path / "soft")
-    assert main(["condense", "digits", "--ipc", "1", "--method", "random", "--out", hard, "--quiet"]) == 0
-    words = ["relabel", hard, "--network", "convnet(width=4)", "--networks", "1", "--epochs", "1", "--quiet"]
+    quick = ["--quiet", "--precision", "float32", "--compile", "off"]
+    assert main(["condense", "digits", "--ipc", "1", "--method", "random", "--out", hard, *quick]) == 0
+    words = ["relabel", hard, "--network", "convnet(width=4)", "--networks", "1", "--epochs", "1", *quick]
     assert main([*words, "--out", soft]) == 0
     assert "soft labels) is in" in capsys.readouterr().out
     assert CondensedDataset.load(soft).record["relabelled"]["recipe"]["epochs"] == 1
@@ -196,7 +197,8 @@ def test_relabel_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "stays as it is" in capsys.readouterr().err
     assert main([*words, "--out", soft]) == 2
     assert "already holds a condensed dataset" in capsys.readouterr().err
-    assert main(["compare", hard, soft, "--trials", "1", "--epochs", "1", "--quiet"]) == 0
+    judged = ["--networks", "convnet(width=4)", "--trials", "1", "--epochs", "1"]
+    assert main(["compare", hard, soft, *judged, *quick]) == 0
     printed = capsys.readouterr().out
     assert "hard" in printed
     assert "soft " in printed
