@@ -93,6 +93,7 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_on_the_pages_runs(page: Path, place: Path) -> None:
     found = [block for block in blocks(page.read_text()) if "skip" not in block.marks]
