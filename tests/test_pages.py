@@ -121,8 +121,9 @@ text
     x = 1          an equation
     datacondense list
 
-<!-- tiny: a → b; c=1 →
-  c=2 -->
+<!-- tiny:
+  a → b;
+  c=1 → c=2 -->
 ```python
 a(c=1)
 ```
@@ -139,9 +140,9 @@ $ echo \\
 """
     indented, python, console = blocks(page)
     assert indented.commands == ["datacondense list"]
-    assert (python.line, python.replaced.text) == (9, "b(c=2)\n")
+    assert (python.line, python.replaced.text) == (10, "b(c=2)\n")
     assert console.marks == {}
-    assert [" ".join(command.split()) for command in console.commands] == ["datacondense list", "echo"]
+    assert [" ".join(command.split()) for command in console.commands] == ["datacondense list", "echo two"]
     with pytest.raises(AssertionError, match="'z' is to be replaced"):
         _ = next(blocks("<!-- tiny: z → y -->\n```python\na\n```\n")).replaced
     assert short(["condense", "mnist", "--ipc", "10"])[:4] == ["condense", "mnist", "--ipc", "2"]
