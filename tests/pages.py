@@ -111,7 +111,7 @@ def blocks(page: str) -> Iterator[Block]:
     while at < len(lines):
         start, line = at, lines[at]
         at += 1
-        if comment := re.match(r"<!-- (tiny|skip|file|given): ", line):
+        if comment := re.match(r"<!-- (tiny|skip|file|given):", line):
             while not lines[at - 1].endswith("-->"):
                 at += 1
             whole = "\n".join(lines[start:at])

@@ -8,7 +8,9 @@ import shlex
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -81,3 +83,14 @@ def test_every_public_name_is_on_a_page_of_the_reference() -> None:
     assert "automodule:: datacondense.methods\n   :members:" in pages
     for name in networks.NETWORKS.values():
         assert type(name).__name__ in pages
+
+
+def test_the_pictures_of_concepts_are_those_that_are_drawn() -> None:
+    folder = ROOT / "docs" / "pictures"
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    for draw in run_path(str(folder / "draw.py"))["PICTURES"]:
+        picture = draw()
+        assert picture.svg() == (folder / f"{picture.name}.svg").read_text()
+        root = ElementTree.fromstring(picture.svg())
+        assert f"![{root[0].text}](pictures/{picture.name}.svg)" in page
+        assert "prefers-color-scheme: dark" in picture.svg()

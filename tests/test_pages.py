@@ -93,6 +93,7 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_on_the_pages_runs(page: Path, place: Path) -> None:
     found = [block for block in blocks(page.read_text()) if "skip" not in block.marks]
@@ -120,8 +121,9 @@ text
     x = 1          an equation
     datacondense list
 
-<!-- tiny: a → b; c=1 →
-  c=2 -->
+<!-- tiny:
+  a → b;
+  c=1 → c=2 -->
 ```python
 a(c=1)
 ```
@@ -138,9 +140,9 @@ $ echo \\
 """
     indented, python, console = blocks(page)
     assert indented.commands == ["datacondense list"]
-    assert (python.line, python.replaced.text) == (9, "b(c=2)\n")
+    assert (python.line, python.replaced.text) == (10, "b(c=2)\n")
     assert console.marks == {}
-    assert [" ".join(command.split()) for command in console.commands] == ["datacondense list", "echo"]
+    assert [" ".join(command.split()) for command in console.commands] == ["datacondense list", "echo two"]
     with pytest.raises(AssertionError, match="'z' is to be replaced"):
         _ = next(blocks("<!-- tiny: z → y -->\n```python\na\n```\n")).replaced
     assert short(["condense", "mnist", "--ipc", "10"])[:4] == ["condense", "mnist", "--ipc", "2"]

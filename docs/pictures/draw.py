@@ -65,9 +65,10 @@ class Picture:
         self.parts.append(f'<path d="M 1 0 L -9 -5 L -9 5 Z" class="head" '
                           f'transform="translate({x:g} {y:g}) rotate({turn:g})"/>')  # fmt: skip
 
-    def save(self) -> None:
+    def svg(self) -> str:
+        """The file."""
         body = "\n".join(f"  {part}" for part in self.parts)
-        (HERE / f"{self.name}.svg").write_text(
+        return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" width="{WIDTH}" '
             f'height="{self.height}" role="img">\n  <title>{escape(self.title)}</title>\n'
             f"  <style>{STYLE}  </style>\n"
@@ -237,16 +238,9 @@ def artifact() -> Picture:
     return p
 
 
+PICTURES = (condensing, selection, matching, loops, siamese, formation, evaluation, streams, artifact)
+
 if __name__ == "__main__":
-    for picture in (
-        condensing,
-        selection,
-        matching,
-        loops,
-        siamese,
-        formation,
-        evaluation,
-        streams,
-        artifact,
-    ):
-        picture().save()
+    for draw in PICTURES:
+        picture = draw()
+        (HERE / f"{picture.name}.svg").write_text(picture.svg())
