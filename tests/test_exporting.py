@@ -174,7 +174,7 @@ def test_dd_ranking_is_refused_what_it_cannot_evaluate(tmp_path: Path) -> None:
     with pytest.raises(dc.UsageError, match="PNG files have 1 or 3 channels; found 2"):
         dc.export_condensed(condensed_toy(2), tmp_path / "out", "folder")
     with pytest.raises(dc.UsageError, match="unknown export format 'png'"):
-        dc.export_condensed(condensed_toy(), tmp_path / "out", "png")  # type: ignore[arg-type]
+        dc.export_condensed(condensed_toy(), tmp_path / "out", "png")
     assert list(tmp_path.iterdir()) == []
 
 
