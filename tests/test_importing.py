@@ -158,9 +158,8 @@ def test_an_imported_set_is_an_artifact_that_says_where_it_came_from(
     card = (tmp_path / "artifact" / "README.md").read_text()
     assert "set.pt" in card
     assert settings["sha256"] in card
-    score = dc.evaluate(
-        found, real, dc.ConvNet(width=3, depth=1), trials=1, recipe=dc.Recipe(epochs=1), progress=False
-    )
+    machine, recipe = dc.Machine(torch.device("cpu"), "float32", micro_batch=None), dc.Recipe(epochs=1)
+    score = dc.evaluate(found, real, dc.ConvNet(width=3, depth=1), trials=1, recipe=recipe, machine=machine)
     assert 0 <= score.mean <= 1
 
 

@@ -32,7 +32,7 @@ _LEAST = 1e-12
 def export_condensed(
     condensed: CondensedDataset,
     out: str | Path,
-    to: Layout = "folder",
+    to: str = "folder",
     *,
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
