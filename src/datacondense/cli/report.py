@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
@@ -80,7 +80,7 @@ def run(
         if trials or snapshot_trials:
             machine = hardware.detect()
             measuring = Measuring(chosen, trials, snapshot_trials, epochs, seed, machine, not quiet)
-            results = {}
+            results: dict[str, Any] = {}
             for folder, condensed in sets.items():
                 real = reading.load_again(condensed, data)
                 require_same_shape(condensed.data, real.test)
