@@ -49,10 +49,11 @@ def run(
         str, arg(metavar="NETWORK,…", help=f"To train afresh: {KNOWN_NETWORKS}.")
     ] = "convnet",
     epochs: Annotated[
-        int | None, arg(help="Passes over a set; those of its recipe unless given.")
+        int | None, UNSAID, arg(help="Passes over a set; those of its recipe unless given.")
     ] = None,
     data: Annotated[
         str | None,
+        UNSAID,
         arg(metavar="DATA", help="Where the real test images are, if not where they were then."),
     ] = None,
     quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
