@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -248,8 +249,9 @@ def test_the_command_has_the_settings_that_are_not_the_usual_ones() -> None:
         assert words[words.index(flag) + 1] == value
     assert "--network-epochs" not in words
     assert condense_command(run(None), Path("x")) is None
-    other = dc.load_dataset("digits", seed=7).train
-    assert condense_command(condense(other, 1, "random", machine=MACHINE), Path("x")) is None
+    data = made.record["data"]
+    split = made.record | {"data": data | {"source": data["source"] | {"split_seed": 7}}}
+    assert condense_command(replace(made, record=split), Path("x")) is None
 
 
 def test_the_code_runs(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -309,7 +309,8 @@ def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
     """What distinguishes runs, in one level."""
     several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
     method = {"data": record["data"]["name"], "method": record["method"]["name"]}
-    return method | several | record["method"]["settings"]
+    settings: dict[str, Any] = record["method"]["settings"]
+    return method | several | settings
 
 
 def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:

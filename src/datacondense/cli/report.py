@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
@@ -49,10 +49,11 @@ def run(
         str, arg(metavar="NETWORK,…", help=f"To train afresh: {KNOWN_NETWORKS}.")
     ] = "convnet",
     epochs: Annotated[
-        int | None, arg(help="Passes over a set; those of its recipe unless given.")
+        int | None, UNSAID, arg(help="Passes over a set; those of its recipe unless given.")
     ] = None,
     data: Annotated[
         str | None,
+        UNSAID,
         arg(metavar="DATA", help="Where the real test images are, if not where they were then."),
     ] = None,
     quiet: Annotated[Switch, arg(help="Say nothing of what runs and how long it takes.")] = False,
@@ -80,7 +81,7 @@ def run(
         if trials or snapshot_trials:
             machine = hardware.detect()
             measuring = Measuring(chosen, trials, snapshot_trials, epochs, seed, machine, not quiet)
-            results = {}
+            results: dict[str, Any] = {}
             for folder, condensed in sets.items():
                 real = reading.load_again(condensed, data)
                 require_same_shape(condensed.data, real.test)

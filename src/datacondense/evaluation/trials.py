@@ -30,7 +30,8 @@ class _Kept(msgspec.Struct):
     def __post_init__(self) -> None:
         if len(self.accuracies) != len(self.class_accuracies):
             raise ValueError("not as many accuracies by class as in all")
-        if any(len(row) != len(self.confusion) for row in [*self.class_accuracies, *self.confusion]):
+        widths = {*map(len, self.class_accuracies), *map(len, self.confusion)}
+        if widths - {len(self.confusion)}:
             raise ValueError("numbers of classes differ")
         if bool(self.confusion) != bool(self.accuracies):
             raise ValueError("confusion without accuracies, or the other way round")

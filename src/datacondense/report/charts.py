@@ -46,7 +46,7 @@ def progress(metric: str, lines: Mapping[str, Series]) -> Chart:
     lines = {title: line for title, line in lines.items() if line}
     averaged = any(len(line) > _POINTS for line in lines.values())
     drawn = {title: _averaged(line) for title, line in lines.items()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"set": title, "iteration": iteration, "value": value}
         for title, line in drawn.items()
         for iteration, value in line
@@ -88,7 +88,7 @@ def accuracies(scores: Sequence[tuple[str, bool, Score]], note: str) -> Chart:
         scores: what was trained on, whether it is one of the page's sets, the score.
         note: what holds for all of them.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "trained on": title,
             "kind": "this page" if ours else "to compare",
@@ -125,7 +125,7 @@ def accuracies(scores: Sequence[tuple[str, bool, Score]], note: str) -> Chart:
 
 def growth(lines: Mapping[str, Sequence[tuple[int, Score]]], what: str) -> Chart:
     """Accuracy at snapshots and at the end, with standard deviations."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "set": title,
             "iteration": iteration,
@@ -163,7 +163,7 @@ def by_class(names: Sequence[str], found: Mapping[str, Sequence[Sequence[float |
     Args:
         found: for each set, the accuracies of the classes, network by network.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for title, networks in found.items():
         for name, values in zip(names, zip(*networks, strict=True), strict=True):
             known = [100 * value for value in values if value is not None]
@@ -202,7 +202,7 @@ def by_class(names: Sequence[str], found: Mapping[str, Sequence[Sequence[float |
 
 def confusion(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
     """Which classes are taken for which, in percent of the images of each."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row) or 1
         rows += [
@@ -258,7 +258,7 @@ def curves(
         measured: (images per class, mean, standard deviation), in percent.
         reported: (images per class, mean), in percent.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"set": method, "ipc": ipc, "mean": mean, "low": mean - std, "high": mean + std,
          "whose": "measured", "accuracy": f"{mean:.1f} ± {std:.1f} %"}
         for method, line in measured.items()

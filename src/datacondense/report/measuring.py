@@ -42,9 +42,11 @@ class Measuring:
     ) -> dict[str, dict[str, Any]]:
         """By folder, iteration and network: what `evaluate_recorded` gives, with the set's record."""
         recipe = condensed.recipe if self.epochs is None else replace(condensed.recipe, epochs=self.epochs)
-        about = {"condensed": condensed.record | {"run": run_result(folder)}}
+        about: dict[str, Any] = {"condensed": condensed.record | {"run": run_result(folder)}}
         snapshots = read_snapshots(folder, condensed.images.shape)
-        work = [(str(folder), condensed, self.trials, about)]
+        work: list[tuple[str, CondensedDataset, int | None, dict[str, Any]]] = [
+            (str(folder), condensed, self.trials, about)
+        ]
         for i in evenly(len(snapshots), SNAPSHOTS):
             data = replace(condensed.data, images=snapshots.images[i].float())
             then, done = replace(condensed, data=data), snapshots.iterations[i]

@@ -135,7 +135,7 @@ def _shown(exhibit: Exhibit, sets: int) -> Shown:
     }
     if scores := [f"{one.score}, {_tested(one)}" for one in exhibit.scores]:
         facts["test accuracy"] = "; ".join(scores)
-    settings = settings_in_effect(record, network) | {
+    settings: dict[str, Any] = settings_in_effect(record, network) | {
         "condensing network": describe_network(network, shape) if network else record["network"],
         "seed": record["seed"],
     }
@@ -231,7 +231,8 @@ def _classes(exhibits: Sequence[Exhibit]) -> Iterator[Chart]:
 
 
 def _comparison(exhibits: Sequence[Exhibit]) -> list[Comparison]:
-    lines, first = [], {}
+    lines: list[Comparison] = []
+    first: dict[str, Evaluation] = {}
     for one in exhibits:
         for found in one.scores:
             reference = first.setdefault(found.network, found)
@@ -298,7 +299,7 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _read_metrics(path: Path) -> dict[str, charts.Series]:
+def _read_metrics(path: Path) -> Mapping[str, charts.Series]:
     """By metric, its values after each iteration that has it."""
     lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
     try:

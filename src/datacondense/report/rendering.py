@@ -54,4 +54,4 @@ def _source(name: str) -> str:
 @cache
 def _plotting_library() -> str:
     """Vega, Vega-Lite and their embedding, as one script."""
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub lacks the default

@@ -46,8 +46,9 @@ def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
 
 def evaluate_command(condensed: CondensedDataset, folder: Path) -> str:
     """The command that tests it."""
-    network = record if (record := condensed.record["network"]) != describe_network(ConvNet()) else None
-    words = ["datacondense", "evaluate", str(folder), *(["--networks", network] if network else [])]
+    words = ["datacondense", "evaluate", str(folder)]
+    network = condensed.record["network"]
+    words += ["--networks", network] * (network != describe_network(ConvNet()))
     return shlex.join([*words, "--json", f"{folder}.json"])
 
 
