@@ -141,8 +141,6 @@ class Method(ABC):
     """On the command line and in records."""
     reference: ClassVar[str]
     """Who published it: for the card of what it makes."""
-    default_network: ClassVar[Network] = ConvNet()
-    """What `condense` gives it where no network is named; the paper's, unless it needs another."""
     state: ClassVar[type[State]] = State
     """What `init` and `step` return."""
     open_ended: ClassVar[bool] = False
@@ -157,6 +155,11 @@ class Method(ABC):
     @abstractmethod
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
+
+    @property
+    def default_network(self) -> Network:
+        """The condensing network where none is named: the paper's, unless a method says otherwise."""
+        return ConvNet()
 
     @property
     def decoder(self) -> MultiFormation:
