@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from datacondense.methods import METHODS
+from datacondense.methods import METHODS, default_method
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -70,6 +70,7 @@ _SHORTER_PYTHON = {
     r"\bipc=\d+": "ipc=2",
     r"\bdc\.(ConvNet|LeNet|AlexNet|VGG11|ResNet18)\(\)": "dc.ConvNet(width=4, depth=1)",
     r"\btrials=\d+": "trials=1",
+    r"\bminutes=\d+": "minutes=0.02",
     r"\b(IDC|DREAM|AccDD)\(iterations=1\)": r"\1(iterations=1, matchings=1, network_images=20)",
     r"\b(Herding|KCenter|KMeans|Forgetting|NearestMean)\(\)": r"\1(feature_epochs=1)",
 }
@@ -140,12 +141,15 @@ def short(words: list[str]) -> list[str]:
     for position, word in enumerate(words):
         if word == "--ipc" and int(words[position + 1]) > 2:
             words[position + 1] = "2"
+        if word == "--minutes" and words[0] == "condense":
+            words[position + 1] = "0.02"
     words += shlex.split(_SHORTER.get(words[0], ""))
     if (network := _NETWORKS.get(words[0])) and not any(":" in word or "(" in word for word in words):
         words += [network, SMALL]
     flag = {"condense": "--method", "continual": "--memory-method"}.get(words[0])
     if flag:
-        method = METHODS[words[words.index(flag) + 1] if flag in words else "gradient-matching"]
+        usual = default_method(0 if "--minutes" in words else None)
+        method = METHODS[words[words.index(flag) + 1] if flag in words else usual]
         for field in fields(method):
             if field.name in _SHORTER_SETTINGS:
                 words += [f"--{field.name.replace('_', '-')}", str(_SHORTER_SETTINGS[field.name])]
