@@ -315,7 +315,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 of 3 points to do for seed 0, about " in listed
     assert list(tmp_path.iterdir()) == []
     assert main([*words, "--methods", "random", "--precision", "float32"]) == 0
-    assert "| random | 0 | " in capsys.readouterr().out
+    assert "| random | 1 | " in capsys.readouterr().out
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
 
