@@ -26,6 +26,7 @@ from datacondense import (
     condensing,
 )
 from datacondense.cli import main
+from datacondense.cli.flags import MachineFlags
 from datacondense.cli.frontier import FrontierFlags
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation.protocols import PROTOCOLS
@@ -55,6 +56,8 @@ class Quick:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits, a tiny network, one epoch, and a clock by which every look at it takes a second."""
+    cpu = Machine(torch.device("cpu"), "float32", micro_batch=32, compile=False)
+    monkeypatch.setattr(MachineFlags, "detect", lambda flags: cpu)
     clock = itertools.count()
     monkeypatch.setattr(condensing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     monkeypatch.setitem(DATA, "digits", Images((1, 8, 8), 1438, 359))
@@ -314,7 +317,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 of 3 points to do for seed 0, about " in listed
     assert list(tmp_path.iterdir()) == []
     assert main([*words, "--methods", "random", "--precision", "float32"]) == 0
-    assert "| random | 0 | " in capsys.readouterr().out
+    assert "| random | 1 | " in capsys.readouterr().out
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
 
