@@ -16,8 +16,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 project, version = PROJECT["name"], PROJECT["version"]
 author = project_copyright = "The datacondense developers"
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**", "examples/*.ipynb", "results/README.md"]
-exclude_patterns = [".*", "*.egg-info", "build", "dist", "docs/_templates", "runs", "src", "tests"]
+include_patterns = [
+    "*.md",
+    "docs/**",
+    "examples/*.ipynb",
+    "results/README.md",
+    "src/datacondense/sets/README.md",
+]
+exclude_patterns = [".*", "*.egg-info", "build", "dist", "docs/_templates", "runs", "tests"]
 templates_path = ["_templates"]
 extensions = [
     "myst_nb",
@@ -61,6 +67,8 @@ def list_remaining_pages(app: Sphinx, page: str, source: list[str]) -> None:
         named = set(re.findall(r"^(?:.*<)?([\w/-]+)>?$", source[0], re.MULTILINE))
         pages = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
         others = [name for name in pages if name not in named | {"index"}]
+        if (ROOT / "src/datacondense/sets/README.md").exists():
+            others.append("../src/datacondense/sets/README")
         source[0] = source[0].replace("(all other pages)", "\n".join(others))
 
 

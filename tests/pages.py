@@ -37,11 +37,17 @@ _NETWORKS = {
     "evaluate": "--networks",
     "compare": "--networks",
     "continual": "--network",
+    "relabel": "--network",
+    "report": "--networks",
+    "export": "--networks",
 }
 #: What is added to a command of a verb.
 _SHORTER = {
     "evaluate": "--trials 2 --epochs 1",
     "compare": "--trials 2 --epochs 1",
+    "relabel": "--epochs 1",
+    "report": "--epochs 1",
+    "export": "--trials 2 --epochs 1",
     "continual": "--updates 1 --fine-tuning-epochs 1 --trials 1 --memory 1",
     "search": "--sampler random --trials 2 --sample 2 --top 1 --epochs 1 --whole-updates 1 --validation 0.5"
     " --ipc 1",
@@ -49,12 +55,23 @@ _SHORTER = {
     "benchmark": "--repeats 1",
 }
 #: What is added where a method has the setting.
-_SHORTER_SETTINGS = {"iterations": 2, "feature_epochs": 1, "real_batch": 8, "network_epochs": 1}
+_SHORTER_SETTINGS = {
+    "iterations": 2,
+    "feature_epochs": 1,
+    "real_batch": 8,
+    "network_epochs": 1,
+    "matchings": 1,
+    "network_images": 20,
+    "pool": 1,
+    "pool_epochs": 1,
+}
 _SHORTER_PYTHON = {
     r"\biterations=[\d_]+": "iterations=1",
     r"\bipc=\d+": "ipc=2",
     r"\bdc\.(ConvNet|LeNet|AlexNet|VGG11|ResNet18)\(\)": "dc.ConvNet(width=4, depth=1)",
     r"\btrials=\d+": "trials=1",
+    r"\b(IDC|DREAM|AccDD)\(iterations=1\)": r"\1(iterations=1, matchings=1, network_images=20)",
+    r"\b(Herding|KCenter|KMeans|Forgetting|NearestMean)\(\)": r"\1(feature_epochs=1)",
 }
 
 

@@ -35,7 +35,7 @@ from datacondense.experiments.benchmark import plain_gradient, plain_image_gradi
 from datacondense.machine.compilation import compiler
 from datacondense.methods import Task
 from datacondense.methods.parts.whole_set import whole_set_network
-from datacondense.randomness import stream
+from datacondense.randomness import global_stream, stream
 from dying import Drift
 
 pytestmark = [
@@ -100,6 +100,21 @@ def test_the_compiled_image_gradient_is_that_of_double_backward(precision) -> No
     if precision == "float32":
         assert (found - expected).norm() <= 1e-4 * expected.norm()
     assert torch.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
+
+
+@needs_compiler
+def test_the_compiled_image_gradient_over_convolutions_is_the_plain_one() -> None:
+    with global_stream(0, "weights"):
+        network = NETWORK((1, 8, 8), 3)
+    images, real = torch.randn(8, 1, 8, 8, generator=stream(0, "images")).split(4)
+    plain, compiled = (Learner.of(copy.deepcopy(network), machine) for machine in (PLAIN, COMPILED))
+    goal = plain.gradient(real, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DatacondenseWarning)  # no fallback to plain code
+        distance, found = compiled.match(images, 1, goal, "conv-l1")
+    expected_distance, expected = plain.match(images, 1, goal, "conv-l1")
+    assert float(distance) == pytest.approx(float(expected_distance), rel=1e-4)
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
 
 
 @needs_compiler

@@ -15,8 +15,9 @@ import torch
 
 import datacondense as dc
 from conftest import toy_dataset
+from datacondense import api, methods, networks
 from datacondense.cli import main
-from datacondense.cli.dispatch import VERBS
+from datacondense.cli.dispatch import VERBS, module_of
 from datacondense.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
         return run
 
     for verb in VERBS:
-        module = import_module(f"datacondense.cli.{verb}")
+        module = import_module(module_of(verb))
         monkeypatch.setattr(module, "run", parsed_only(module.run))
     commands = re.findall(r"^    datacondense (.*)$", page.read_text(), re.MULTILINE)
     for command in commands:
@@ -73,23 +74,10 @@ def test_the_selection_on_the_page_for_contributors_works() -> None:
     assert condensed.record["indices"] == first.tolist()
 
 
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    library, core = python_on("README.md")
-    for of_the_page, quick in (
-        ('"mnist"', '"digits"'),
-        ("iterations=20", "iterations=1, real_batch=8"),
-        ("ConvNet()", "ConvNet(width=4, depth=1)"),
-        ("trials=5", "trials=1, recipe=dc.Recipe(epochs=1)"),
-    ):
-        assert of_the_page in library
-        library = library.replace(of_the_page, quick)
-    names: dict[str, Any] = {}
-    exec(library, names)
-    assert len(names["torch_dataset"]) == 10
-    names["network"] = dc.ConvNet(width=4, depth=1)((1, 8, 8), 10)
-    synthetic, labels = names["torch_dataset"].tensors
-    names |= {"synthetic": synthetic[:1], "label": int(labels[0]), "real_images": synthetic + 1}
-    exec(core, names)
-    assert names["slope"].shape == synthetic[:1].shape
+def test_every_public_name_is_on_a_page_of_the_reference() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    named = set(re.findall(r"^\.\. auto\w+:: (?:datacondense\.)?(\w+)$", pages, re.MULTILINE))
+    assert set(api.__all__) <= named | set(methods.__all__) | set(networks.__all__)
+    assert "automodule:: datacondense.methods\n   :members:" in pages
+    for name in networks.NETWORKS.values():
+        assert type(name).__name__ in pages

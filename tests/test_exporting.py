@@ -1,4 +1,4 @@
-"""Condensed sets as other tools read them: exact where it is promised, explained, and never over another's file."""
+"""Condensed sets as other tools read them: exact where promised, explained, never over another's file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_readme_reads_exact_values(
     found = read_by_its_readme(dc.export_condensed(condensed, tmp_path / "out", layout), monkeypatch)
     images, labels = condensed.to_torch().tensors
     torch.testing.assert_close(found["images"], images)
-    assert torch.equal(found["labels"], labels)
+    assert torch.equal(found["targets"], labels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,7 +73,7 @@ def test_the_readme_reads_rounded_pictures_in_the_order_of_the_classes(
     found = read_by_its_readme(dc.export_condensed(condensed, tmp_path / "out", "folder"), monkeypatch)
     order = torch.argsort(condensed.labels, stable=True)
     torch.testing.assert_close(found["images"], rounded(condensed).data.normalised(order))
-    assert torch.equal(found["labels"], condensed.labels[order])
+    assert torch.equal(found["targets"], condensed.labels[order])
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == [
         "0_T-shirt-top", "1_Bag", "2_"
     ]  # fmt: skip
@@ -121,6 +121,48 @@ def test_dd_ranking_gets_its_constants_its_order_and_the_learning_rate(tmp_path:
     torch.testing.assert_close(images, (condensed.images[order] - mean) / std)
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert rate.item() == pytest.approx(0.02)
+
+
+def mosaics() -> dc.CondensedDataset:
+    """Stored images of 2 × 2 parts each, with class probabilities."""
+    made = condensed_toy()
+    soft = torch.rand(6, 3, generator=torch.Generator().manual_seed(5)).softmax(1)
+    record = made.record | {"decoder": {"name": "multi-formation", "factor": 2}}
+    return replace(made, data=replace(made.data, probabilities=soft), record=record)
+
+
+@pytest.mark.parametrize("layout", ["npz", "pt", "parquet"])
+def test_what_is_trained_on_is_exported(layout: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found = read_by_its_readme(dc.export_condensed(mosaics(), tmp_path / "out", layout), monkeypatch)
+    images, targets = mosaics().to_torch().tensors
+    assert images.shape == (24, 3, 8, 8)
+    torch.testing.assert_close(found["images"], images)
+    torch.testing.assert_close(found["targets"], targets)
+
+
+def test_dd_ranking_gets_logits_of_class_probabilities(tmp_path: Path) -> None:
+    condensed = cifar10()
+    soft = torch.eye(3)[condensed.labels] * 0.9 + 0.1 / 3
+    soft[0] = torch.eye(3)[condensed.labels[0]]  # the others are impossible
+    condensed = replace(condensed, data=replace(condensed.data, probabilities=soft))
+    folder = dc.export_condensed(condensed, tmp_path / "out", "ddranking")
+    logits = torch.load(folder / "labels.pt", weights_only=True)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits.softmax(1), soft[torch.argsort(condensed.labels, stable=True)])
+    assert "LabelRobustScoreSoft" in (folder / "README.md").read_text()
+
+
+def test_pictures_of_mosaics_are_decoded_and_keep_no_probabilities(tmp_path: Path) -> None:
+    with pytest.raises(dc.UsageError, match="PNG files have no class probabilities"):
+        dc.export_condensed(mosaics(), tmp_path / "out", "folder")
+    hard = replace(mosaics(), data=replace(mosaics().data, probabilities=None))
+    folder = dc.export_condensed(hard, tmp_path / "out", "folder")
+    assert len(list(folder.glob("row 1/*.png"))) == 8
+    assert len(rounded(hard).training_set()) == 24
+    assert rounded(hard).ipc == 8
 
 
 def test_dd_ranking_is_refused_what_it_cannot_evaluate(tmp_path: Path) -> None:

@@ -286,6 +286,8 @@ CHEAP = {
     "continual": ["--tasks", "nowhere", "nothing"],
     "search": ["nowhere"],
     "benchmark": ["--repeats", "0"],
+    "export": ["nowhere", "--to", "pt", "--out", "x"],
+    "import": ["nowhere", "--data", "digits", "--out", "x"],
     "list": [],
 }
 

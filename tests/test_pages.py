@@ -38,9 +38,9 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mnist", "fashion_mnist", "usps", "svhn", "cifar10", "cifar100"):
         mode = "RGB" if name in ("svhn", "cifar10", "cifar100") else "L"
         for label in range(10):
-            members = digits.images[digits.target == label][:10]
+            members = digits.images[digits.target == label][:15]
             for i, pixels in enumerate(members):
-                folder = root / name / ("train" if i < 7 else "test") / str(label)
+                folder = root / name / ("train" if i < 12 else "test") / str(label)
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray((pixels * 15.9).astype("uint8")).convert(mode).save(folder / f"{i}.png")
     return root

@@ -63,6 +63,18 @@ def test_every_range_is_reached_and_never_left() -> None:
     assert not (cut & coloured).any()
 
 
+def test_idc_applies_colour_crop_and_cutout_to_every_image() -> None:
+    idc, network = drawn("idc"), drawn("idc-network")
+    for one in (idc, network):
+        assert torch.equal(one.affine[:, :, :2], torch.eye(2).expand(6000, 2, 2))  # not turned, flipped
+        assert (one.affine[:, :, 2] * 16).round().unique().tolist() == list(range(-4, 5))
+        assert (one.colour != torch.tensor([0.0, 1.0, 1.0])).all(1).float().mean() > 0.99
+    sizes = idc.hole[:, [1, 3]] - idc.hole[:, [0, 2]]
+    assert sizes.min() == 8
+    assert sizes.max() == 16
+    assert not network.hole.any()
+
+
 def test_digits_are_not_flipped() -> None:
     assert (drawn("dsa-digits").affine[:, 0, 0] > 0).all()
 

@@ -166,6 +166,23 @@ def siamese() -> Picture:
     return p
 
 
+def formation() -> Picture:
+    p = Picture(
+        "formation",
+        "One stored image is cut into parts, which are enlarged to several images to train on",
+        170,
+    )
+    p.tiles(90, 48, 2, 2, "made", 30)
+    p.text(121, 138, "one stored image", "small")
+    p.arrow((175, 80), (255, 80))
+    p.text(215, 68, "decode", "small")
+    p.tiles(275, 52, 4, 1, "made", 56)
+    p.text(392, 138, "four images", "small")
+    p.arrow((525, 80), (565, 80))
+    p.box(575, 54, 84, 52, "network")
+    return p
+
+
 def evaluation() -> Picture:
     p = Picture("evaluation", "Fresh networks are trained on the set; their accuracies give a mean, a "
                 "standard deviation and n", 190)  # fmt: skip
@@ -221,5 +238,15 @@ def artifact() -> Picture:
 
 
 if __name__ == "__main__":
-    for picture in (condensing, selection, matching, loops, siamese, evaluation, streams, artifact):
+    for picture in (
+        condensing,
+        selection,
+        matching,
+        loops,
+        siamese,
+        formation,
+        evaluation,
+        streams,
+        artifact,
+    ):
         picture().save()

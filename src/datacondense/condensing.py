@@ -38,6 +38,8 @@ from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
+#: Passes over images that a minute has room for, to decide whether to compile: a fast processor's.
+_PASSES = 60_000
 
 
 @stoppable()
@@ -66,8 +68,8 @@ def condense(
         ipc: images per class, 1 or more.
         method: one with its settings, or a name ("herding") for the default ones. By default gradient
             matching with the paper's, or, where `minutes` are given, the method that is best in little time.
-        network: what is matched, or extracts features; the paper's ConvNet by default. A name
-            ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
+        network: what is matched, or extracts features; the paper's ConvNet by default, and a narrow one for
+            `fast`. A name ("convnet(depth=2)"), or any callable (image_shape, classes) → nn.Module.
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
@@ -90,7 +92,7 @@ def condense(
             content, never others. The old artifact stays until the new one is complete.
         snapshot_every: keep the images as they are at first and after every so many iterations, in
             `snapshots.safetensors` in `out`, for `report` to show; their values in float16. None keeps none,
-            and nothing else in `out` depends on it. A resumed run keeps those it has and goes on with its
+            and nothing else in `out` depends on it. A resumed run keeps those it has and continues with its
             own interval.
         tensorboard: a folder that TensorBoard reads: metrics, pictures and hyperparameters of the run, while
             it lasts. It may hold other files, none of which is changed.
@@ -106,8 +108,8 @@ def condense(
     """
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
-    real, network = _training_images(real, seed), as_network(network)
-    method = as_method(method or default_method(minutes))
+    real, method = _training_images(real, seed), as_method(method or default_method(minutes))
+    network = as_network(network or method.default_network)
     real.require_trainable()
     method.decoder.require_pixels(*real.image_shape[1:])
     limit = _limit(minutes, method)
@@ -122,7 +124,8 @@ def condense(
     if folder and resume and machine.compile is None:
         machine = replace(machine, compile=begun_compiled(folder), why="as the run was begun")
     task = Task(real, ipc, network, seed, machine)
-    machine = machine.for_work(method.passes(task), *real.image_shape[1:])
+    within = method.passes(task) if minutes is None else min(method.passes(task), round(minutes * _PASSES))
+    machine = machine.for_work(within, *real.image_shape[1:])
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)

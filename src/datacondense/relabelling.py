@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -85,7 +85,7 @@ def relabel(
     shown.say(_opening(real, network, networks, recipe, passes, machine))
     tasks = [Task(real, condensed.ipc, network, seed + i, machine, shown) for i in range(networks)]
     probabilities = _ensemble(condensed, tasks, recipe, temperature)
-    relabelled: dict[str, Any] = {
+    relabelled = {
         "network": describe_network(network),
         "networks": networks,
         "temperature": float(temperature),
@@ -97,7 +97,8 @@ def relabel(
         "versions": versions(),
     }
     data = replace(condensed.data, probabilities=probabilities)
-    soft = CondensedDataset(data, condensed.recipe, condensed.record | {"relabelled": relabelled})
+    record = condensed.record | {"relabelled": json.loads(json.dumps(relabelled))}  # as it is read again
+    soft = CondensedDataset(data, condensed.recipe, record)
     if folder is not None:
         soft.save(folder, overwrite=overwrite)
     return soft

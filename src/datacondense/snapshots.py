@@ -1,4 +1,4 @@
-"""Snapshots: the images as they were every few iterations, kept with a state and beside the artifact."""
+"""Snapshots: the images as they were every few iterations, kept with a state and next to the artifact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Snapshots:
     """
 
     iterations: tuple[int, ...] = ()
-    """How many had been done; 0 is where the images started."""
+    """Iterations done at each; 0 is the start of the images."""
     images: tuple[Float[Tensor, "n c h w"], ...] = ()
     """float16, in pixel space, not clipped."""
 
@@ -78,7 +78,7 @@ class Snapshots:
         return cls(tuple(done), tuple(images))
 
     def content(self, record: dict[str, Any]) -> bytes:
-        """The file beside the artifact with this `record`."""
+        """The file next to the artifact with this `record`."""
         return pack_tensors(self.tensors(), "snapshots", {"record": record})
 
 
@@ -89,7 +89,7 @@ def needed_bytes(pixels: int, steps: int, every: int | None) -> int:
 
 
 def read_snapshots(folder: Path, shape: torch.Size) -> Snapshots:
-    """Those beside the artifact in `folder`, whose images have this `shape`; none where it has none.
+    """Those next to the artifact in `folder`, whose images have this `shape`; none where it has none.
 
     Raises:
         Damaged: the file holds something else.

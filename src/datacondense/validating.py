@@ -1,4 +1,4 @@
-"""Checks while a run lasts: do its images still get better? Decided on real images held out of training."""
+"""Checks while a run lasts: do its images still improve? Decided on real images held out of training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stood:
     images: Float[Tensor, "n c h w"]
     """Normalised, as they are stored."""
     done: int = 0
-    """The iterations after which they were there."""
+    """The iterations after which they existed."""
     failed: int = 0
     """The checks since then: newer images did worse in all of them."""
 

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from datacondense.artifact.record import recorded_decoder
+from datacondense.artifact.record import IMPORTED, recorded_decoder
 from datacondense.data.images import ImageDataset
 from datacondense.decoders import MultiFormation
 from datacondense.files import MARKER
@@ -35,7 +35,7 @@ configs:
 
 # {name}, condensed to {ipc} per class
 
-{n} images of {shape} in {classes} classes, made by datacondense {version} with `{method}` from the {real_n:,}
+{n} images of {shape} in {classes} classes, {made} the {real_n:,}
 training {images} of `{name}`, to train networks on in their place.
 {stored}
 ![The condensed images, class by class](condensed.png)
@@ -106,8 +106,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         stored=_stored(data, decoder, stored_bytes, record),
         torch=f"normalised{' decoded' * (decoder.parts > 1)} images and {'targets' if soft else 'labels'}",
         columns="image, pixels, label" + ", probabilities" * soft,
-        version=record["versions"]["datacondense"],
-        method=record["method"]["name"],
+        made=_made(record["method"]["name"], record["versions"]["datacondense"]),
         reference=record["method"].get(
             "reference",
             "B. Zhao, K. R. Mopuri, H. Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.",
@@ -122,6 +121,12 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         seed=record["seed"],
         fingerprint=record["data"]["fingerprint"],
     )
+
+
+def _made(method: str, version: str) -> str:
+    if method == IMPORTED:
+        return f"imported by datacondense {version}: they stand for"
+    return f"made by datacondense {version} with `{method}` from"
 
 
 def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int, record: dict[str, Any]) -> str:

@@ -157,7 +157,7 @@ class CondensedDataset:
         record = self.record | {"recipe": self.recipe.record()}
         return {
             PICTURE: png(picture(self.data)),
-            PARQUET: _parquet(self.data),
+            PARQUET: parquet(self.data),
             CARD: card(self.data, self.recipe, self.record, self.stored_bytes).encode(),
             TENSORS: pack_tensors(self._tensors(), "record", record),
         }
@@ -296,7 +296,7 @@ def _require_consistent(images: Tensor, labels: Tensor, soft: Tensor | None, abo
         raise ValueError(f"{len(about.indices)} indices of {n * parts} images")
 
 
-def _parquet(data: ImageDataset) -> bytes:
+def parquet(data: ImageDataset) -> bytes:
     """Columns `image` (8-bit PNG, clipped, to look at), `pixels` (the exact float32 values), `label` and,
     where there are any, `probabilities`: of the images as they are stored."""
     import datasets

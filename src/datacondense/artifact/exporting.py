@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datacondense.artifact.condensed import PARQUET, CondensedDataset
+from datacondense.artifact.condensed import CondensedDataset, parquet
 from datacondense.artifact.constants import DD_RANKING, Statistics
 from datacondense.artifact.picture import png, to_pil
 from datacondense.errors import UsageError, unknown_name
@@ -25,6 +25,8 @@ from datacondense.text import shown_shape
 
 Layout = Literal["folder", "npz", "pt", "parquet", "ddranking"]
 README = "README.md"
+#: Of a class probability whose logarithm is taken.
+_LEAST = 1e-12
 
 
 def export_condensed(
@@ -45,17 +47,19 @@ def export_condensed(
             - folder: PNG files, 8 bit, in a folder per class: values outside [0, 1] are clipped and the
               others rounded, see `rounded`;
             - npz: arrays `images` (float32, n c h w, in pixel space: not normalised), `labels` (int64),
-              `mean`, `std`, `class_names`;
+              `mean`, `std`, `class_names`, and `probabilities` (float32, n k) of a set that has them;
             - pt: the same tensors without the names; `torch.load` opens it with `weights_only=True`;
-            - parquet: the table that every artifact has: `image`, `pixels` (exact), `label`;
+            - parquet: a table of `image` (8 bit, to look at), `pixels` (exact) and `label`;
             - ddranking: what DD-Ranking evaluates: `images.pt`, one float32 tensor, class by class,
-              normalised with its constants; `labels.pt`, int64; `lr.pt`, the learning rate of the recipe.
+              normalised with its constants; `labels.pt`, int64, or float32 logits whose softmax is the class
+              probabilities; `lr.pt`, the learning rate of the recipe.
+            What networks are trained on is written: decoded images, where others are stored.
         overwrite: replace what `export_condensed` wrote there, if it is unchanged.
         about: more to say in `datacondense.json`; JSON can hold it.
 
     Raises:
-        UsageError: files in `out`; images that the layout cannot hold: PNG of other than 1 or 3 channels, a
-            dataset that DD-Ranking has not.
+        UsageError: files in `out`; what the layout cannot hold: PNG files other than 1 or 3 channels and
+            class probabilities; DD-Ranking a dataset that it has not.
         DatacondenseError: no permission or no space.
     """
     if to not in _LAYOUTS:
@@ -78,9 +82,12 @@ def export_condensed(
 
 
 def rounded(condensed: CondensedDataset) -> CondensedDataset:
-    """The set as PNG files keep it: pixel values clipped to [0, 1] and rounded to 256 steps."""
-    images = (condensed.images.clamp(0, 1) * 255).round() / 255
-    return replace(condensed, data=replace(condensed.data, images=images))
+    """The set as PNG files keep what is trained on: values clipped to [0, 1] and rounded to 256 steps."""
+    data = condensed.training_set()
+    images = (data.images.clamp(0, 1) * 255).round() / 255
+    record = {name: entry for name, entry in condensed.record.items() if name != "decoder"}
+    record["ipc"] *= condensed.decoder.parts
+    return replace(condensed, data=replace(data, images=images), record=record)
 
 
 def class_folders(names: tuple[str, ...]) -> list[str]:
@@ -100,7 +107,11 @@ def _folder(condensed: CondensedDataset) -> tuple[dict[str, bytes], str]:
     channels = condensed.data.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(f"PNG files have 1 or 3 channels; found {channels}: choose --to npz, pt or parquet")
-    data, folders = condensed.data, class_folders(condensed.class_names)
+    if condensed.probabilities is not None:
+        raise UsageError(
+            "PNG files have no class probabilities, which this set has: choose --to npz, pt or parquet"
+        )
+    data, folders = condensed.training_set(), class_folders(condensed.class_names)
     files = {
         f"{folders[c]}/{i:05}.png": png(to_pil(data.images[index]))
         for c, members in enumerate(data.indices_by_class)
@@ -114,29 +125,34 @@ def _npz(condensed: CondensedDataset) -> tuple[dict[str, bytes], str]:
     buffer = io.BytesIO()
     arrays = {name: tensor.numpy() for name, tensor in _tensors(condensed).items()}
     np.savez(buffer, allow_pickle=False, **arrays, class_names=np.array(condensed.class_names))
-    return {"condensed.npz": buffer.getvalue()}, _NPZ_CODE
+    return {"condensed.npz": buffer.getvalue()}, _NPZ_CODE.format(targets=_targets(condensed))
 
 
 def _pt(condensed: CondensedDataset) -> tuple[dict[str, bytes], str]:
-    return {"condensed.pt": _saved(_tensors(condensed))}, _PT_CODE
+    return {"condensed.pt": _saved(_tensors(condensed))}, _PT_CODE.format(targets=_targets(condensed))
 
 
 def _parquet(condensed: CondensedDataset) -> tuple[dict[str, bytes], str]:
-    table = {"train.parquet": condensed.contents()[PARQUET]}
-    return table, _PARQUET_CODE.format(mean=list(condensed.data.mean), std=list(condensed.data.std))
+    data = condensed.training_set()
+    targets = _targets(condensed).replace("labels", "label")  # the name of the column
+    code = _PARQUET_CODE.format(mean=list(data.mean), std=list(data.std), targets=targets)
+    return {"train.parquet": parquet(data)}, code
 
 
 def _dd_ranking(condensed: CondensedDataset) -> tuple[dict[str, bytes], str]:
     name, statistics = _of_dd_ranking(condensed)
-    order = torch.argsort(condensed.labels, stable=True)
-    data = replace(condensed.data, mean=statistics[0], std=statistics[1])
+    data = condensed.training_set()
+    data = replace(data, mean=statistics[0], std=statistics[1])
+    data = data.subset(torch.argsort(data.labels, stable=True))
+    soft = data.probabilities is not None
     files = {
-        "images.pt": _saved(data.normalised(order)),
-        "labels.pt": _saved(condensed.labels[order]),
+        "images.pt": _saved(data.normalised()),
+        "labels.pt": _saved(data.targets.clamp_min(_LEAST).log() if soft else data.labels),
         "lr.pt": _saved(torch.tensor(condensed.recipe.learning_rate)),
     }
-    return files, _DD_RANKING_CODE.format(name=name, ipc=len(condensed) // condensed.data.classes,
-                                          size=condensed.data.image_shape[1:])  # fmt: skip
+    judge, labels = ("Soft", "soft_labels") if soft else ("Hard", "hard_labels")
+    settings = f"""dataset="{name}", ipc={len(data) // data.classes}, im_size={data.image_shape[1:]}"""
+    return files, _DD_RANKING_CODE.format(name=name, judge=judge, labels=labels, settings=settings)
 
 
 def _of_dd_ranking(condensed: CondensedDataset) -> tuple[str, Statistics]:
@@ -153,13 +169,19 @@ def _of_dd_ranking(condensed: CondensedDataset) -> tuple[str, Statistics]:
 
 
 def _tensors(condensed: CondensedDataset) -> dict[str, Tensor]:
-    data = condensed.data
-    return {
+    data = condensed.training_set()
+    soft = {} if data.probabilities is None else {"probabilities": data.probabilities}
+    return soft | {
         "images": data.images.contiguous(),
         "labels": data.labels.contiguous(),
         "mean": torch.tensor(data.mean),
         "std": torch.tensor(data.std),
     }
+
+
+def _targets(condensed: CondensedDataset) -> str:
+    """What networks learn."""
+    return "labels" if condensed.probabilities is None else "probabilities"
 
 
 def _saved(tensors: Tensor | dict[str, Tensor]) -> bytes:
@@ -210,7 +232,7 @@ classes = sorted({{file.parent.name for file in files}})
 pixels = torch.stack([torch.tensor(np.array(Image.open(file))) for file in files]).{axes} / 255
 mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in ({mean}, {std}))
 images = (pixels - mean) / std
-labels = torch.tensor([classes.index(file.parent.name) for file in files])
+targets = torch.tensor([classes.index(file.parent.name) for file in files])
 ```"""
 
 _NPZ_CODE = """\
@@ -223,7 +245,7 @@ import torch
 saved = np.load("condensed.npz")
 mean, std = (torch.tensor(saved[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
 images = (torch.tensor(saved["images"]) - mean) / std
-labels = torch.tensor(saved["labels"])
+targets = torch.tensor(saved["{targets}"])
 ```"""
 
 _PT_CODE = """\
@@ -235,7 +257,7 @@ import torch
 saved = torch.load("condensed.pt", weights_only=True)
 mean, std = (saved[name].view(1, -1, 1, 1) for name in ("mean", "std"))
 images = (saved["images"] - mean) / std
-labels = saved["labels"]
+targets = saved["{targets}"]
 ```"""
 
 _PARQUET_CODE = """\
@@ -248,7 +270,7 @@ import torch
 rows = datasets.load_dataset("parquet", data_files="train.parquet", split="train").with_format("torch")
 mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in ({mean}, {std}))
 images = (torch.stack([row["pixels"] for row in rows]) - mean) / std
-labels = torch.stack([row["label"] for row in rows])
+targets = torch.stack([row["{targets}"] for row in rows])
 ```"""
 
 _DD_RANKING_CODE = """\
@@ -257,12 +279,11 @@ Without the learning rate DD-Ranking would choose one on the test images: give i
 
 ```python
 import torch
-from ddranking.metrics import LabelRobustScoreHard
+from ddranking.metrics import LabelRobustScore{judge}
 
 images, labels, rate = (torch.load(f"{{name}}.pt", weights_only=True) for name in ("images", "labels", "lr"))
-judge = LabelRobustScoreHard(dataset="{name}", real_data_path="datasets", ipc={ipc}, im_size={size},
-                             model_name="ConvNet-3", eval_full_data=True, save_path="scores.csv")
-judge.compute_metrics(image_tensor=images, hard_labels=labels, syn_lr=rate)
+judge = LabelRobustScore{judge}({settings}, model_name="ConvNet-3")
+judge.compute_metrics(image_tensor=images, {labels}=labels, syn_lr=rate)
 ```"""
 
 
@@ -274,7 +295,7 @@ def _readme(condensed: CondensedDataset, to: str, how: str) -> str:
         marker=MARKER,
         name=condensed.data.name,
         ipc=condensed.ipc,
-        n=len(condensed),
+        n=len(condensed.training_set()),
         shape=shown_shape(condensed.data.image_shape),
         k=condensed.data.classes,
         classes=", ".join(condensed.class_names),

@@ -15,17 +15,19 @@ from torch import Tensor
 from datacondense.artifact.condensed import CondensedDataset
 from datacondense.artifact.constants import CIFAR100_OF_OTHERS, PUBLISHED, Statistics
 from datacondense.artifact.published import Published, read_published, zca_whitened
-from datacondense.artifact.record import SCHEMA
+from datacondense.artifact.record import IMPORTED, SCHEMA, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
+from datacondense.data.images import improbable
+from datacondense.decoders import MultiFormation
 from datacondense.errors import DatacondenseError, UsageError, unknown_name
 from datacondense.machine.provenance import versions
 from datacondense.text import counted, shown_shape
 from datacondense.training import Recipe
 
-#: What the record of an imported set calls its method.
-METHOD = "imported"
 #: Real images that are compared with those that may be whitened.
 _COMPARED = 1000
+#: Standard errors by which a correlation must exceed that of noise to say something.
+_CERTAIN = 5
 #: IDC clamps pixel values before its last step, which may leave [0, 1] by a little.
 _BEYOND = 0.5
 
@@ -35,6 +37,7 @@ def import_condensed(
     data: ImageDataset | DataSplits | str | Path,
     *,
     statistics: str | Statistics | None = None,
+    formation: int = 1,
     recipe: Recipe | None = None,
     not_whitened: bool = False,
 ) -> CondensedDataset:
@@ -47,7 +50,8 @@ def import_condensed(
             - `{'data': [[images, labels], …], …}`, normalised, of which the last entry counts: what the code
               of DC, DSA, DM and DC-BENCH saves (`res_DSA_CIFAR10_ConvNet_10ipc.pt`);
             - `[images, labels]`, pixel values in [0, 1]: IDC and DREAM (`data.pt`);
-            - `images_best.pt` with `labels_best.pt` beside it, normalised: MTT and what follows it;
+            - `images_best.pt` with `labels_best.pt` beside it, normalised: MTT and what follows it. Labels
+              may be class probabilities or, as DATM's are, logits, whose softmax is taken;
             - `images.pt`, normalised, with `labels.pt` and `lr.pt` where there are: DD-Ranking;
             - a folder of image files by class: `CLASS/*.png`, by name or by number.
         data: the real images, whose test images the set will be evaluated on: splits, or what `load_dataset`
@@ -56,6 +60,8 @@ def import_condensed(
             name of the dataset whose published constants they are; by default those of `data`, by its name.
             Networks are trained and tested with them, as in the code that made the set. A folder has no
             normalisation of its own: there the default is what was measured over the real images.
+        formation: f of multi-formation: each stored image is a mosaic of f × f, which are decoded for
+            training (IDC and DREAM: 2).
         recipe: how networks are to be trained; by default the paper's (1000 epochs with DSA's augmentation
             for `[images, labels]` and `images….pt`, whose methods learn under it), with the learning rate of
             `lr.pt`.
@@ -76,21 +82,23 @@ def import_condensed(
     mean, std = _statistics(found, real, statistics)
     if found.layout == "images" and not not_whitened and (evidence := _whitened(found.images, real)):
         raise zca_whitened(path, f"{evidence}; if that is wrong, say --not-whitened")
-    labels = _class_labels(path, found, real)
-    ipc = _balanced(path, labels, real)
     images = _pixels(path, found, mean, std)
+    decoder = MultiFormation(formation)
+    decoder.decode(images[:1])  # refuses what cannot be a mosaic
+    labels, probabilities = _targets(path, found, real)
+    ipc = _balanced(path, labels, real)
     settings = {
         "file": path.name,
         "sha256": found.sha256,
         "layout": found.layout,
-        "labels": "hard",
+        "labels": "hard" if probabilities is None else "soft",
         "statistics": statistics if isinstance(statistics, str) else "given" if statistics else "usual",
         "jpeg": found.jpeg,
     }
     record = {
         "schema": SCHEMA,
         "method": {
-            "name": METHOD,
+            "name": IMPORTED,
             "settings": settings,
             "reference": f"made elsewhere, read from `{path.name}`",
         },
@@ -104,9 +112,10 @@ def import_condensed(
         "std": list(std),
         "data": real.description,
         "versions": versions(),
+        **decoder_record(decoder),
     }
     stored: dict[str, Any] = json.loads(json.dumps(record))
-    kept = ImageDataset(images, labels, real.class_names, mean, std, real.name)
+    kept = ImageDataset(images, labels, real.class_names, mean, std, real.name, probabilities=probabilities)
     return CondensedDataset(kept, recipe or _recipe(found, real), stored)
 
 
@@ -185,6 +194,27 @@ def _pixels(
     return images
 
 
+def _targets(
+    path: Path, found: Published, real: ImageDataset
+) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"] | None]:
+    """The class of each image, and the probabilities of all classes where they are given.
+
+    An image counts for its likeliest class; where those are not balanced, as learned labels may not be, the
+    images are taken to be in the order of the classes, as in the code of MTT and DATM.
+    """
+    n, k = len(found.images), real.classes
+    if found.labels is None or found.labels.shape != (n, k) or not found.labels.is_floating_point():
+        return _class_labels(path, found, real), None
+    given = found.labels.double()
+    if not given.isfinite().all():
+        raise DatacondenseError(f"{path}: a label has NaN or infinite values")
+    probabilities = (given.softmax(1) if improbable(given, n, k) else given).float()
+    labels = probabilities.argmax(1)
+    if n % k == 0 and not (torch.bincount(labels, minlength=k) == n // k).all():
+        labels = torch.arange(k).repeat_interleave(n // k)
+    return labels, probabilities
+
+
 def _class_labels(path: Path, found: Published, real: ImageDataset) -> Int[Tensor, " n"]:
     """The labels as positions in the class names of the real data."""
     n, k = len(found.images), real.classes
@@ -254,7 +284,8 @@ def _whitened(images: Float[Tensor, "n c h w"], real: ImageDataset) -> str | Non
     if spread < usual_spread / 2:
         return f"their standard deviation is {spread:.2f}, that of normalised real images {usual_spread:.2f}"
     (near, far), (usual_near, usual_far) = _correlations(images.float()), _correlations(usual)
-    if usual_far > usual_near / 2 and near > 0.02 and far / near < 0.7 * usual_far / usual_near:
+    told = near > _CERTAIN / images.numel() ** 0.5 and usual_far > usual_near / 2
+    if told and far / near < 0.7 * usual_far / usual_near:
         return (
             f"their correlation with the next pixel but one is {far / near:.0%} of that with the next one, "
             f"in real images {usual_far / usual_near:.0%}"

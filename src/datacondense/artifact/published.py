@@ -45,7 +45,7 @@ class Published:
     class_names: tuple[str, ...] | None = None
     """The names of the folders."""
     learning_rate: float | None = None
-    """`lr.pt` beside the images: learned with them."""
+    """`lr.pt` next to the images: learned with them."""
     jpeg: bool = False
 
     @property

@@ -12,6 +12,8 @@ from datacondense.decoders import UNDECODED, MultiFormation
 
 #: The version of the record that is written; newer ones are not read.
 SCHEMA = 1
+#: In the place of a method's name, of a set that others made.
+IMPORTED = "imported"
 
 Count = Annotated[int, Meta(ge=1)]
 ClassName = Annotated[str, Meta(max_length=500)]

@@ -41,8 +41,13 @@ def run(
         ),
     ] = AUTO,
     network: Annotated[
-        str, arg(metavar="NETWORK", help=f"The condensing network: {KNOWN_NETWORKS}.")
-    ] = "convnet",
+        str | None,
+        arg(
+            metavar="NETWORK",
+            help=f"The condensing network: {KNOWN_NETWORKS}.",
+            help_behavior_hint="(default: convnet; of fast, convnet(width=32))",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         arg(
@@ -81,7 +86,7 @@ def run(
 ) -> None:
     """Condense `data` by the method with these `settings`."""
     COUNT.require("--ipc", ipc)
-    architecture = parse_network(network)
+    architecture = parse_network(network) if network else None
     machine = hardware.detect()
     real = reading.load(data, seed)
     folder = out or Path("runs") / f"{real.train.name}-{settings.name}-ipc{ipc}-seed{seed}".replace("/", "-")
@@ -102,7 +107,7 @@ def run(
         progress=not quiet,
     )
     following = ["datacondense", "evaluate", str(folder)]
-    if network != TrainingFlags().networks:
+    if network and network != TrainingFlags().networks:
         following += ["--networks", network]
     print(printable(f"{condensed!r} is in {folder}; next: {shlex.join(following)}"))
     print(printable(f"report: {report_command([folder])}"))

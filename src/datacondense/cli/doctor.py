@@ -52,7 +52,7 @@ def run(
 
 
 def _packages() -> dict[str, str]:
-    """Of everything that datacondense may use, the version that is here."""
+    """The installed version of each library that datacondense may use."""
     lines = [line for line in requires("datacondense") or () if not _TOOL.search(line)]
     return {name: _version(name) for line in lines for name in re.findall(r"^[\w.-]+", line)}
 

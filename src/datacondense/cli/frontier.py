@@ -31,7 +31,7 @@ class FrontierFlags:
     data: Annotated[str, arg(metavar="DATA,…", help=f"Of {', '.join(DATA)}.")] = "mnist,fashion_mnist,cifar10"
     ipc: Annotated[str, arg(metavar="N,…", help="Images per class.")] = "1,10,50"
     minutes: Annotated[
-        str, arg(metavar="M,…", help="Of condensing; a run goes on from each to the next.")
+        str, arg(metavar="M,…", help="Minutes of condensing; a run continues from each to the next.")
     ] = "1,3,10,30,100"
     methods: Annotated[
         str, arg(metavar="METHOD,…", help="With settings, if need be: 'herding(feature_epochs=4)'.")

@@ -26,7 +26,7 @@ class RecipeFlags:
     epochs: int | None = None
     """The paper's 300, or 1000 with augmentation, unless given."""
     learning_rate: float | None = None
-    """0.01, or that of lr.pt beside the file, unless given."""
+    """Learning rate; unless given, that of lr.pt next to the file, or 0.01."""
     augmentation: Augmentation | None = None
     """DSA's for files of IDC, DREAM, MTT and DD-Ranking, unless given; say dsa for sets of DSA and DM."""
 
@@ -69,6 +69,9 @@ def run(
         tuple[float, ...] | None, arg(metavar="MEAN …", help="They themselves, per channel.")
     ] = None,
     std: Annotated[tuple[float, ...] | None, arg(metavar="STD …", help="Likewise.")] = None,
+    formation: Annotated[
+        int, arg(metavar="F", help="Images are mosaics of F × F: 2 for sets of IDC and DREAM that are.")
+    ] = 1,
     not_whitened: Annotated[
         Switch, arg(help="The images are not ZCA-whitened, though they look so.")
     ] = False,
@@ -86,7 +89,7 @@ def run(
     require_free(out.expanduser(), overwrite=overwrite)
     real: DataSplits = reading.load(data, seed=0)
     require_outside(real.source, out)
-    condensed = import_condensed(file, real, statistics=given, not_whitened=not_whitened)
+    condensed = import_condensed(file, real, statistics=given, formation=formation, not_whitened=not_whitened)
     condensed = replace(condensed, recipe=training.recipe(condensed.recipe, real.train.known_as))
     condensed.save(out, overwrite=overwrite)
     recipe = condensed.recipe

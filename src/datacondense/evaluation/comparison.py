@@ -51,7 +51,7 @@ SIGNIFICANT = 0.05
 
 
 def image_bytes(condensed: CondensedDataset) -> int:
-    """What the images of a set take as they are stored: float32. Labels take little beside them."""
+    """The storage of a set's images, as float32; labels add little to it."""
     return condensed.images.nbytes
 
 

@@ -57,7 +57,7 @@ class Trials:
         self.confusion = (predictions.confusion + before).tolist()
 
     def by_class(self) -> dict[str, Any]:
-        """For JSON: what there is beside the accuracies; of very many classes no confusion."""
+        """For JSON: what there is in addition to the accuracies; no confusion for very many classes."""
         told = {"class_accuracies": self.class_accuracies}
         return told | ({"confusion": self.confusion} if len(self.confusion) <= _CONFUSED else {})
 

@@ -8,6 +8,7 @@ from datacondense.methods.dcc import DCC
 from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.dream import DREAM
 from datacondense.methods.dsa import DSA
+from datacondense.methods.fast import Fast
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         DSA,
         DCC,
         DistributionMatching,
+        Fast,
         IDC,
         DREAM,
         AccDD,
@@ -44,7 +46,7 @@ METHODS: dict[str, type[Method]] = {
 
 def default_method(minutes: int | float | None) -> str:
     """The name of the method where none is named: the paper's, or with `minutes` the best in little time."""
-    return "gradient-matching" if minutes is None else "distribution-matching"
+    return "gradient-matching" if minutes is None else Fast.name
 
 
 def as_method(method: Method | str) -> Method:
@@ -74,6 +76,7 @@ __all__ = [
     "AccDD",
     "DatasetDistillation",
     "DistributionMatching",
+    "Fast",
     "Forgetting",
     "GradientMatching",
     "Herding",

@@ -28,13 +28,13 @@ class AccDD(IDC):
     iterations: int = 400
     """Networks, one per iteration: IDC's 2000 by 5; the paper also has 200 and 100."""
     pool: int = 5
-    """Networks that are trained on the real images first, and kept for other runs."""
+    """Networks trained on the real images first and kept for other runs."""
     pool_epochs: int = 2
     """Passes over the real images to train each of them."""
     least_perturbation: float = 0.01
-    """The part of its norm by which each filter moves at least, in each of two random directions."""
+    """The least part of its norm by which each filter moves, in each of two random directions."""
     most_perturbation: float = 0.09
-    """The part by which it moves at most."""
+    """The largest such part."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.errors import UsageError
 from datacondense.learner import Learner
 from datacondense.machine import Machine
-from datacondense.networks import Network
+from datacondense.networks import ConvNet, Network
 from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 from datacondense.training import Recipe
@@ -141,6 +141,8 @@ class Method(ABC):
     """On the command line and in records."""
     reference: ClassVar[str]
     """Who published it: for the card of what it makes."""
+    default_network: ClassVar[Network] = ConvNet()
+    """What `condense` gives it where no network is named; the paper's, unless it needs another."""
     state: ClassVar[type[State]] = State
     """What `init` and `step` return."""
     open_ended: ClassVar[bool] = False

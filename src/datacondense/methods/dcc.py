@@ -64,6 +64,6 @@ class DCC(GradientMatching):
         return distances[:1]
 
     def _loops(self, ipc: int) -> tuple[int, int]:
-        """T and ς_θ; one image per class, too, is matched 10 times, with 5 epochs between."""
+        """T and ς_θ; a single image per class is also matched 10 times, with 5 epochs in between."""
         outer_steps, epochs = (10, 5) if ipc == 1 else super()._loops(ipc)
         return self.outer_steps or outer_steps, self.network_epochs or epochs

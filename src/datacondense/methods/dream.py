@@ -25,7 +25,7 @@ class DREAM(IDC):
     )
 
     real_batch: int = 128
-    """Clusters of each class, and so real images per class and matching; a class with fewer uses them all."""
+    """Clusters of each class, hence real images per class and matching; a class with fewer uses them all."""
     initialisation: Initialisation = "centres"
     """The images at first: mosaics of real ones nearest to k-means centres of the features of a freshly drawn
     network, of random ones or of those of a selection, or noise."""
@@ -37,7 +37,7 @@ class DREAM(IDC):
         COUNT.require_of(self, "cluster_every")
 
     def choose(self, task: Task, learner: Learner, last: list[Tensor], k: int, t: int) -> list[Tensor]:
-        """Those of the matching before, unless it is time to cluster."""
+        """Those of the previous matching, unless it is time to cluster again."""
         if t % self.cluster_every:
             return last
         classes = range(task.real.classes)

@@ -42,24 +42,24 @@ class IDC(LearnedImages):
     iterations: int = 2000
     """Networks, one per iteration."""
     matchings: int = 100
-    """How often each class is matched with each network, by one step of its images each time."""
+    """Matchings of each class with each network, each with one step of its images."""
     factor: int = 2
     """f: rows and columns of images in each stored one; 1 stores images as they are (IDC-I)."""
     real_batch: int = 64
     """Real images per class and matching; a class with fewer uses them all."""
     synthetic_batch: int = 128
-    """Decoded images per class and matching; of more, so many are drawn."""
+    """Decoded images per class and matching; so many are drawn if there are more."""
     distance: Distance | None = None
     """D: between gradients; unless given, `conv-mse` for three channels and `conv-l1` for others."""
     image_learning_rate: float | None = None
-    """Of pixels in [0, 1], times ipc / 10 and h · w / 32² (28² without three channels). Unless given,
-    0.005 (Acc-DD: 0.01) for three channels and 0.0001 for others."""
+    """Learning rate of pixels in [0, 1], times ipc / 10 and h · w / 32² (28² without three channels).
+    Unless given, 0.005 (Acc-DD: 0.01) for three channels and 0.0001 for others."""
     image_momentum: float = 0.5
     """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_images: int | None = None
     """Real images to train θ on between two matchings; unless given, 2,000 for three channels, else 500."""
     network_learning_rate: float = 0.01
-    """Of that training, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
+    """Learning rate of that training, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
     cutmix: float = 0.5
     """The probability of CutMix, in that training and in training on the result."""
     initialisation: Initialisation = "real"
@@ -68,7 +68,7 @@ class IDC(LearnedImages):
     """One draw per class and matching transforms the real and the synthetic batch alike. Networks train with
     it on real images, but with `idc-network` for `idc`."""
     augmentation: Augmentation = "dsa"
-    """Of training on the result; `dsa-digits` where images must not be flipped."""
+    """Augmentation of training on the result; `dsa-digits` where images must not be flipped."""
 
     def __post_init__(self) -> None:
         COUNT.require_of(self, "iterations", "matchings", "factor", "real_batch", "synthetic_batch",
@@ -132,7 +132,7 @@ class IDC(LearnedImages):
         return Recipe.of_idc(self.augmentation, self.cutmix)
 
     def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
-        """The learning rate as it is applied, and what goes by the channels."""
+        """The learning rate as applied, and the settings that depend on the channels."""
         channels, h, w = shape
         colour = self.colour_rate, 32, 2000, "conv-mse"
         rate, side, network_images, distance = colour if channels == 3 else (1e-4, 28, 500, "conv-l1")

@@ -46,11 +46,12 @@ def medoids(features: Float[Tensor, "n d"], count: int, generator: torch.Generat
 
     seed = int(torch.randint(2**31, (), generator=generator))
     clusters = MiniBatchKMeans(count, batch_size=_BATCH, n_init=1, random_state=seed)
-    centres = torch.from_numpy(clusters.fit(features.double().numpy()).cluster_centers_)
+    features = features.double()
+    centres = torch.from_numpy(clusters.fit(features.numpy()).cluster_centers_)
     taken = torch.zeros(len(features), dtype=torch.float64)
     chosen = []
     for centre in centres:
-        best = int((distances(features.double(), centre) + taken).argmin())
+        best = int((distances(features, centre) + taken).argmin())
         taken[best] = torch.inf
         chosen.append(best)
     return torch.tensor(chosen)

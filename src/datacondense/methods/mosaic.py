@@ -18,7 +18,7 @@ from datacondense.methods.base import Selection, Task
 class Mosaic(Selection):
     """Stores factor² random real images, scaled down, in each image, and trains on all of them.
 
-    What multi-formation gives before anything is learned; networks see the parts scaled up again.
+    This is multi-formation before any learning; networks see the parts scaled up again.
     """
 
     name: ClassVar[str] = "mosaic"
@@ -39,7 +39,7 @@ class Mosaic(Selection):
         return MultiFormation(self.factor)
 
     def choose(self, task: Task) -> Int[Tensor, " m"]:
-        """A draw of ipc · factor² images of its own for every class, without replacement."""
+        """An independent draw of ipc · factor² images for every class, without replacement."""
         return torch.cat(
             [
                 task.real.sample(label, task.ipc * self.decoder.parts, task.stream("selection", label))

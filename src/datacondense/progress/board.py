@@ -29,8 +29,8 @@ def require_tensorboard() -> None:
 class Board(AbstractContextManager["Board"]):
     """What TensorBoard reads of one run.
 
-    A run that is resumed goes on where its checkpoint is: points that the process before it wrote later than
-    that are not shown twice, and those of another run in the folder not at all. No file is removed.
+    A resumed run continues from its checkpoint: points that the process before it wrote later than that are
+    not shown twice, and those of another run in the folder not at all. No file is removed.
     """
 
     def __init__(self, folder: Path, real: ImageDataset, steps: int) -> None:

@@ -19,7 +19,7 @@ from datacondense.evaluation import Score
 _POINTS = 400
 #: How many colours the page has; of more lines some share one.
 _COLOURS = 8
-#: Classes whose names stand beside a matrix of confusion.
+#: Classes whose names are written next to a confusion matrix.
 _NAMED = 30
 
 #: An axis of whole numbers.

@@ -65,7 +65,7 @@ class Exhibit:
 
     @property
     def title(self) -> str:
-        """What it is called beside others."""
+        """Its name next to others."""
         return str(self.folder)
 
     @property

@@ -14,13 +14,15 @@ from datacondense.settings import restored
 
 def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
     """The command that makes the same images on a machine like that one; None where none can: the data came
-    from memory, the method is unknown here, or the labels were given later.
+    from memory or were split by another seed, the method is unknown here, or the labels were given later.
 
     `folder` is where it writes.
     """
     record, source = condensed.record, condensed.source
     name = record["method"]["name"]
-    if source is None or name not in METHODS or "relabelled" in record:
+    if source is None or source.split_seed not in (None, record["seed"]):
+        return None
+    if name not in METHODS or "relabelled" in record:
         return None
     try:
         method = restored(METHODS[name], record["method"]["settings"])

@@ -16,7 +16,7 @@ from datacondense.errors import UsageError
 from datacondense.evaluation import Score
 from datacondense.reading import Damaged, Fraction, read_json
 
-#: What a set is set beside, where it is known.
+#: What a set is compared with, where it is known.
 BASELINES = ("random", "herding", "whole")
 
 
@@ -104,8 +104,8 @@ def own(evaluations: Sequence[Evaluation], condensed: CondensedDataset) -> list[
 def baselines(
     evaluations: Sequence[Evaluation], condensed: CondensedDataset, networks: Iterable[str]
 ) -> list[Evaluation]:
-    """What the set stands beside: random and herded images, as many, and the whole set, tested with the same
-    networks. Several sets of one method count together."""
+    """What the set is compared with: random and herded images, as many, and the whole set, tested with the
+    same networks. Several sets of one method count together."""
     together: dict[Any, list[Evaluation]] = defaultdict(list)
     for one in evaluations:
         if one.snapshot is None and one.network in networks and one.is_baseline_of(condensed):

@@ -19,7 +19,7 @@ from datacondense.text import counted, duration, shown_shape
 FOLDER = Path(__file__).parent
 SCORES = "scores.json"
 
-#: Of the datasets that ready sets were condensed from, as their publishers state them.
+#: Licences of the datasets that ready sets were condensed from, as their publishers state them.
 LICENCES = {
     "digits": "CC BY 4.0 (E. Alpaydin, C. Kaynak, UCI Machine Learning Repository)",
     "mnist": "CC BY-SA 3.0 (Y. LeCun, C. Cortes; after NIST)",
@@ -40,7 +40,7 @@ class Evaluation(msgspec.Struct, kw_only=True):
     recipe: dict[str, Any]
     condensed: _Made
     fingerprint: str = ""
-    """Of the condensed images: `ImageDataset.fingerprint`."""
+    """The fingerprint of the condensed images: `ImageDataset.fingerprint`."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class ReadySet:
 
     name: str
     evaluations: dict[str, Evaluation]
-    """By the name of the network that was trained on it."""
+    """The evaluations, by the name of the network trained on it."""
 
     @property
     def made(self) -> _Made:
-        """The record of the set, with what condensing it took."""
+        """The record of the set, with the cost of condensing it."""
         return next(iter(self.evaluations.values())).condensed
 
     @property
@@ -86,7 +86,7 @@ def ready_sets(folder: Path = FOLDER) -> dict[str, ReadySet]:
 
 
 def load_condensed(name: str) -> CondensedDataset:
-    """A condensed set that comes with the package: `digits-ipc10`; `datacondense list --sets` names them.
+    """A condensed set that comes with the package: `digits-ipc1`; `datacondense list --sets` names them.
 
     Its accuracy was measured before it was added; the record of that is `ready_sets()[name]`.
 

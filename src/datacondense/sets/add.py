@@ -21,10 +21,10 @@ from datacondense.reading import Damaged, read_json
 from datacondense.sets import FOLDER, LICENCES, SCORES, Evaluation, ready_sets
 from datacondense.training import Recipe
 
-#: Bytes of all ready sets, which everybody downloads with the package.
+#: The most bytes of all ready sets together, which everybody downloads with the package.
 BUDGET = 3_000_000
 TABLE = "README.md"
-#: Networks that an accuracy beside a ready set is at least the mean of.
+#: The fewest networks behind an accuracy of a ready set.
 LEAST_TRIALS = 5
 
 _TEXT = """\

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from datacondense.decoders import UNDECODED, MultiFormation
-from datacondense.methods.base import Selection, Task, require_enough_images
+from datacondense.methods.base import Task, require_enough_images
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.herding import Herding
 from datacondense.methods.k_center import KCenter
 from datacondense.methods.k_means import KMeans
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.batches import central_images
+from datacondense.methods.parts.features import TrainedSelection
 
 #: What synthetic images are at first. `real` means randomly chosen; `centres` is as `k-means`, but by the
 #: features of a network that is freshly drawn, not trained.
@@ -24,18 +25,18 @@ Initialisation = Literal[
     "noise", "real", "centres", "herding", "k-center", "k-means", "forgetting", "nearest-mean"
 ]
 
-_SELECTIONS: dict[str, type[Selection]] = {
+_SELECTIONS: dict[str, type[TrainedSelection]] = {
     m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
 }
 
 
 def initial_images(
-    task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED
+    task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED, feature_epochs: int | None = None
 ) -> Float[Tensor, "n c h w"]:
     """Normalised images on the machine, ipc of each class in turn.
 
-    Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, with
-    default settings.
+    Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, for
+    `feature_epochs`, or as long as it does by default.
 
     Raises:
         UsageError: a class has fewer real images than are needed, and `how` is not noise.
@@ -52,5 +53,5 @@ def initial_images(
     elif how == "centres":
         chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
     else:
-        chosen = _SELECTIONS[how]().choose(task)
+        chosen = _SELECTIONS[how](feature_epochs=feature_epochs).choose(task)
     return decoder.encode(task.real_images(chosen))

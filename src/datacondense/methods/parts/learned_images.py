@@ -19,6 +19,7 @@ class LearnedImages(Method):
     iterations: int
     initialisation: Initialisation
     siamese: Augmentation
+    initial_epochs: int | None = None
 
     state: ClassVar[type[State]] = Moving
     open_ended: ClassVar[bool] = True
@@ -30,7 +31,7 @@ class LearnedImages(Method):
 
     def init(self, task: Task) -> Moving:
         """S before the first iteration, and its momentum."""
-        images = initial_images(task, self.initialisation, self.decoder)
+        images = initial_images(task, self.initialisation, self.decoder, self.initial_epochs)
         return Moving(images, balanced_labels(task), torch.zeros_like(images))
 
     def recipe(self, task: Task, state: State) -> Recipe:

@@ -1,4 +1,4 @@
-"""Where methods get networks: drawn, trained on real data, stored in a pool; perturbed or interpolated.
+"""The networks of methods: drawn, trained on real data, stored in a pool; perturbed or interpolated.
 
 A freshly drawn network is `Task.learner`; one trained on S is that after `Learner.train`. The rest is here, a
 function of seed, purpose and step.
@@ -60,8 +60,8 @@ def train_on_real(
 ) -> None:
     """Take these `updates`, counted from 0, of the training of a network on all real images.
 
-    Every epoch has an order of its own. The outcome is the same in whatever ranges the updates are taken. Of
-    the recipe count all settings but `epochs`. The module is in training mode afterwards.
+    Every epoch has its own order. The outcome is the same in whatever ranges the updates are taken. Of the
+    recipe count all settings but `epochs`. The module is in training mode afterwards.
 
     Args:
         purpose, steps: of the training: for the order of the images, augmentation and dropout.
@@ -133,7 +133,7 @@ class Pool:
 
     task: Task
     networks: int
-    """How many; a larger pool has those of a smaller one."""
+    """Number of networks; a larger pool contains those of a smaller one."""
     stages: tuple[int, ...]
     """Updates on real data after which the weights are kept, ascending; 0 is freshly drawn."""
     recipe: Recipe = ON_REAL_DATA

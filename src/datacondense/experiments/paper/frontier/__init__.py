@@ -1,1 +1,1 @@
-"""The frontier: accuracy against the time that condensing took, a curve per method, beside selections."""
+"""The frontier: accuracy against the time that condensing took, a curve per method, next to selections."""

@@ -50,7 +50,7 @@ class Point:
     def cell(self) -> Cell:
         """The evaluation of it."""
         sets, recipe = self.curve.sets, PROTOCOLS[self.protocol].recipe(self.curve.sets.data)
-        return Cell(sets.data, sets, sets.network, recipe, (self.curve.seed,), self.trials, "frontier")
+        return Cell(sets.data, sets, ConvNet(), recipe, (self.curve.seed,), self.trials, "frontier")
 
     @property
     def title(self) -> str:
@@ -100,7 +100,10 @@ def points_of(
                 "leave it out of --methods"
             )
     curves = [
-        Curve(Sets(name, method, ipc, ConvNet()), seed) for name in data for ipc in ipcs for method in methods
+        Curve(Sets(name, method, ipc, method.default_network), seed)
+        for name in data
+        for ipc in ipcs
+        for method in methods
     ]
     return [
         Point(curve, budget, protocol, trials)

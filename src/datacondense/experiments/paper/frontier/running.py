@@ -174,7 +174,7 @@ class _Made:
 
 
 def _condensed(point: Point, folders: Folders, machine: Machine) -> _Made:
-    """What a curve has at a point: kept from earlier, or made by going on with its run."""
+    """What a curve has at a point: kept from earlier, or made by continuing its run."""
     curve, minutes = point.curve, point.minutes
     sets, folder = curve.sets, folders.runs / curve.id
     kept = folder / ("selection" if minutes is None else f"{minutes:g}-minutes")
@@ -210,7 +210,7 @@ def _condensed(point: Point, folders: Folders, machine: Machine) -> _Made:
 
 
 class _Features(msgspec.Struct):
-    """What training a network that selects has taken so far."""
+    """Seconds that training the network that selects has taken so far."""
 
     seconds: Amount
     done: bool
