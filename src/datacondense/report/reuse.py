@@ -47,7 +47,7 @@ def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
 
 
 def evaluate_command(condensed: CondensedDataset, folder: Path) -> str:
-    """The command that tests it: on the paper's ConvNet, unless another network was named when it was made."""
+    """The command that tests it: on the paper's ConvNet, unless another network was named for it."""
     words = ["datacondense", "evaluate", str(folder)]
     network, method = condensed.record["network"], METHODS.get(condensed.record["method"]["name"])
     usual = {describe_network(known) for known in (ConvNet(), method and method().default_network) if known}
