@@ -74,9 +74,17 @@ def list_remaining_pages(app: Sphinx, page: str, source: list[str]) -> None:
 
 def plain_text(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with `code` and lists: what else reStructuredText sees in them is escaped."""
-    for i in range(len(lines) - 1, 0, -1):
-        if lines[i].lstrip().startswith("- ") and lines[i - 1].strip():
-            lines.insert(i, "")
+    spaced: list[str] = []
+    item: int | None = None  # the indentation of the list that we are in
+    for line in lines:
+        indentation = len(line) - len(line.lstrip())
+        begins = line.lstrip().startswith("- ")
+        ends = item is not None and line.strip() and not begins and indentation <= item
+        if (begins or ends) and spaced and spaced[-1].strip():
+            spaced.append("")
+        item = indentation if begins else None if ends else item
+        spaced.append(line)
+    lines[:] = spaced
     for i, line in enumerate(lines):
         parts = re.split(r"(`[^`]+`)", line)
         parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]

@@ -146,8 +146,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _size(number: float) -> str:
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+def _size(count: int) -> str:
+    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
     while number >= 1024 and len(units) > 1:
         number /= 1024
         del units[0]
