@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -365,4 +365,4 @@ def test_the_whole_set_is_evaluated_by_its_own_recipe_which_the_result_tells(tmp
     result = json.loads((tmp_path / "whole.json").read_text())["mlp"]
     assert result["condensed"]["method"]["name"] == "whole"
     assert result["condensed"]["data"]["images"] == 1438
-    assert result["recipe"] == json.loads(json.dumps(asdict(replace(Recipe.of_whole_set(1438), epochs=9))))
+    assert result["recipe"] == json.loads(json.dumps(replace(Recipe.of_whole_set(1438), epochs=9).record()))

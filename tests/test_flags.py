@@ -281,6 +281,8 @@ CHEAP = {
     "condense": ["digits", "--ipc", "1", *QUICK.split()],
     "evaluate": ["nowhere", "--trials", "1", "--epochs", "1"],
     "compare": ["nowhere", "nothing"],
+    "relabel": ["nowhere", "--out", "x"],
+    "report": ["nowhere", "--out", "x.html"],
     "show": ["--out", "x.png"],
     "paper": ["no-table"],
     "continual": ["--tasks", "nowhere", "nothing"],
@@ -289,6 +291,7 @@ CHEAP = {
     "export": ["nowhere", "--to", "pt", "--out", "x"],
     "import": ["nowhere", "--data", "digits", "--out", "x"],
     "list": [],
+    "doctor": [],
 }
 
 

@@ -26,6 +26,7 @@ from datacondense import (
     condensing,
 )
 from datacondense.cli import main
+from datacondense.cli.flags import MachineFlags
 from datacondense.cli.frontier import FrontierFlags
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation.protocols import PROTOCOLS
@@ -55,6 +56,8 @@ class Quick:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits, a tiny network, one epoch, and a clock by which every look at it takes a second."""
+    cpu = Machine(torch.device("cpu"), "float32", micro_batch=32, compile=False)
+    monkeypatch.setattr(MachineFlags, "detect", lambda flags: cpu)
     clock = itertools.count()
     monkeypatch.setattr(condensing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     monkeypatch.setitem(DATA, "digits", Images((1, 8, 8), 1438, 359))
@@ -237,9 +240,11 @@ def test_by_default_all_methods_are_compared_that_the_clock_can_stop() -> None:
 def test_the_cost_is_said_before(folders: Folders, machine: Machine) -> None:
     points = asked(LEARNS, Herding(feature_epochs=2), KMeans(feature_epochs=2), minutes=(1.0, 3.0))
     needed = estimate_frontier(points, folders, machine)
-    tested = needed[3]  # trained on 10 images and tested on 359, a third of the work; the features are shared
-    features = 2 * 1438 * tested / (10 + 359 // 3)
+    tested = needed[3]  # the network that selects is trained once
+    features = needed[2] - tested
     assert needed == pytest.approx([60 + tested, 120 + tested, features + tested, tested])
+    (longer,) = estimate_frontier(asked(Herding(feature_epochs=6)), folders, machine)
+    assert longer - tested == pytest.approx(3 * features)
     path = folders.results / "frontier" / f"{points[0].id}.json"
     path.parent.mkdir(parents=True)
     for name, pace in (("another machine", 1.0), (hardware(machine.device), 0.25)):
@@ -312,7 +317,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 of 3 points to do for seed 0, about " in listed
     assert list(tmp_path.iterdir()) == []
     assert main([*words, "--methods", "random", "--precision", "float32"]) == 0
-    assert "| random | 0 | " in capsys.readouterr().out
+    assert "| random | 1 | " in capsys.readouterr().out
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
 

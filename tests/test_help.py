@@ -113,9 +113,9 @@ def test_names_that_can_be_chosen_are_listed(capsys: pytest.CaptureFixture[str])
         ("condense digits --ipc 1 --feature-epochs 3",
          "--feature-epochs is a setting of herding, k-center, k-means, forgetting, nearest-mean; gradient-"),
         ("condense digits --ipc 1 --method=random --iterations=3",
-         "--iterations is a setting of gradient-matching, distribution-matching, dataset-distillation; "),
+         "--iterations is a setting of gradient-matching, dsa, dcc, distribution-matching, "),
         ("continual --memory-method herding --outer-steps 3",
-         "--outer-steps is a setting of gradient-matching; herding has none"),
+         "--outer-steps is a setting of gradient-matching, dsa, dcc; herding has none"),
         ("condense --method herdin --help", "did you mean 'herding'?"),
     ],
 )  # fmt: skip

@@ -89,10 +89,15 @@ def test_the_time_ahead_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("datacondense.progress.opening.seconds_per_image", lambda *_: 0.5)
     task = Task(toy_dataset(60), 1, NETWORK, 0, MACHINE)
     method = GradientMatching(iterations=1000)  # 60 real images each
-    assert "roughly 8 h 20 min, until " in list(opening(task, method))[2]
+    first, *_, last = opening(task, method)
+    assert first.endswith("takes hours here; --minutes M makes the best set of M minutes")
+    assert "roughly 8 h 20 min, until " in last
     assert "roughly 5 min, until " in list(opening(task, method, done=990))[2]
     compiled = Task(toy_dataset(60), 1, NETWORK, 0, Machine(torch.device("cpu"), "float32", 8, True))
-    assert "less than 8 h 20 min, as compiled code is faster" in list(opening(compiled, method))[2]
+    assert "less than 8 h 20 min, as compiled code is faster" in list(opening(compiled, method))[-1]
+    timed = list(opening(task, method, minutes=10))
+    assert "hours" not in timed[0]
+    assert timed[-1].startswith("until ")
 
 
 def test_many_classes_are_counted_in_short_and_names_cannot_command_the_terminal() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -89,7 +89,7 @@ def relabel(
         "network": describe_network(network),
         "networks": networks,
         "temperature": float(temperature),
-        "recipe": asdict(recipe),
+        "recipe": recipe.record(),
         "seed": seed,
         "data": real.fingerprint,
         "precision": machine.precision,

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,7 +73,7 @@ def export_condensed(
         "versions": versions(),
         "export": to,
         "files": hashes,
-        "record": condensed.record | {"recipe": asdict(condensed.recipe)},
+        "record": condensed.record | {"recipe": condensed.recipe.record()},
         **(about or {}),
     }
     contents[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
@@ -288,7 +288,7 @@ judge.compute_metrics(image_tensor=images, {labels}=labels, syn_lr=rate)
 
 
 def _readme(condensed: CondensedDataset, to: str, how: str) -> str:
-    recipe = asdict(condensed.recipe)
+    recipe = condensed.recipe.record()
     if not recipe["step_sizes"]:
         del recipe["step_sizes"]
     return _README.format(

@@ -50,6 +50,7 @@ def run(
     ] = None,
     minutes: Annotated[
         float | None,
+        UNSAID,
         arg(
             metavar="M",
             help="Make the best set of so many minutes: stop after the iteration in which they have passed. "

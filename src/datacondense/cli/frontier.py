@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 from tyro.conf import arg
 
@@ -14,6 +14,8 @@ from datacondense.experiments.paper.frontier.points import Point, parse_method, 
 from datacondense.experiments.paper.tables import DATA
 from datacondense.methods import METHODS
 from datacondense.networks import split_networks
+
+N = TypeVar("N", int, float)
 
 #: What is compared unless methods are named: selections, and all that learn and can be stopped by the clock.
 _COMPARED = (
@@ -54,21 +56,21 @@ class FrontierFlags:
         (protocol,) = (name for name in get_args(ProtocolName) if name == self.protocol)
         return points_of(
             self.data.split(","),
-            [int(ipc) for ipc in _numbers("--ipc", self.ipc, COUNT)],
+            _numbers("--ipc", self.ipc, int, COUNT),
             [parse_method(spec) for spec in split_networks(self.methods)],
-            _numbers("--minutes", self.minutes, Range(0, 100_000, above=True)),
+            _numbers("--minutes", self.minutes, float, Range(0, 100_000, above=True)),
             protocol,
             self.trials,
             self.seed,
         )
 
 
-def _numbers(flag: str, listed: str, allowed: Range) -> list[float]:
-    """The numbers of a list, separated by commas; those of images are whole."""
-    found = []
+def _numbers(flag: str, listed: str, kind: type[N], allowed: Range) -> list[N]:
+    """The numbers of a list, separated by commas."""
+    found: list[N] = []
     for text in listed.split(","):
         try:
-            number = int(text) if allowed is COUNT else float(text)
+            number = kind(text)
         except ValueError:
             raise UsageError(f"{flag} takes numbers separated by commas; found {text!r}") from None
         allowed.require(flag, number)

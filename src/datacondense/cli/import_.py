@@ -13,6 +13,7 @@ from datacondense.artifact.constants import PUBLISHED
 from datacondense.artifact.importing import import_condensed
 from datacondense.augmentation import Augmentation
 from datacondense.cli.flags import Data, DataFlags, Switch
+from datacondense.cli.help import UNSAID
 from datacondense.data import DataSplits
 from datacondense.data.places import require_outside
 from datacondense.errors import COUNT, RATE, UsageError, printable
@@ -59,6 +60,7 @@ def run(
     out: Annotated[Path, arg(metavar="DIR", help="The folder for the artifact.")],
     statistics: Annotated[
         str | None,
+        UNSAID,
         arg(
             metavar="NAME",
             help=f"Whose published mean and standard deviation the images are normalised by, if not DATA's: "
@@ -66,9 +68,9 @@ def run(
         ),
     ] = None,
     mean: Annotated[
-        tuple[float, ...] | None, arg(metavar="MEAN …", help="They themselves, per channel.")
+        tuple[float, ...] | None, UNSAID, arg(metavar="MEAN …", help="They themselves, per channel.")
     ] = None,
-    std: Annotated[tuple[float, ...] | None, arg(metavar="STD …", help="Likewise.")] = None,
+    std: Annotated[tuple[float, ...] | None, UNSAID, arg(metavar="STD …", help="Likewise.")] = None,
     formation: Annotated[
         int, arg(metavar="F", help="Images are mosaics of F × F: 2 for sets of IDC and DREAM that are.")
     ] = 1,

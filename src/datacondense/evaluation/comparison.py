@@ -73,7 +73,7 @@ def verdict(rows: Sequence[Row]) -> str:
         best, *others = sorted(
             (row for row in rows if row.network == network), key=lambda row: row.score.mean, reverse=True
         )
-        lines += [f"{network}: {best.title} is ahead{_ahead(best, other)}" for other in others[:1]]
+        lines += [f"{network}: {best.title} is {_ahead(best, other)}" for other in others[:1]]
         tied = [other.title for other in others[1:] if not _significant(best, other)]
         lines += [f"{network}: nor can it be told apart from {', '.join(tied)}"] * bool(tied)
     return "\n".join(lines)
@@ -81,10 +81,12 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def _ahead(best: Row, other: Row) -> str:
     by, p = 100 * (best.score.mean - other.score.mean), welch(best.score, other.score)
+    if by < 0.05:
+        return f"level with {other.title}"
     if p is None:
-        return f" of {other.title} by {by:.1f} points; --trials 2 or more tell whether that is noise"
+        return f"ahead of {other.title} by {by:.1f} points; --trials 2 or more tell whether that is noise"
     kind = "more than noise" if p < SIGNIFICANT else "which may be noise"
-    return f" of {other.title} by {by:.1f} points, {kind} between networks (Welch's test: p = {p:.2g})"
+    return f"ahead of {other.title} by {by:.1f} points, {kind} between networks (Welch's test: p = {p:.2g})"
 
 
 def _significant(one: Row, other: Row) -> bool:

@@ -32,8 +32,7 @@ class Protocol:
         """
         dsa: Augmentation = "dsa-digits" if known_as in UNFLIPPED else "dsa"
         if self.name == "augmented":
-            return Recipe(epochs=1000, decay_at=2 / 3, decay_factor=0.2, batch_size=64, augmentation=dsa,
-                          decay_again_at=(5 / 6,), cutmix=0.5)  # fmt: skip
+            return Recipe.of_idc(dsa)
         return Recipe.of_paper(known_as, dsa if self.name == "dd-ranking" else "none")
 
 

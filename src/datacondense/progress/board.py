@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from datacondense.artifact.picture import picture
 from datacondense.data import ImageDataset
 from datacondense.errors import UsageError, install_with
 from datacondense.files import require_writable_folder
+from datacondense.stopping import pause
 
 #: About how many pictures are kept of a run.
 _PICTURES = 20
@@ -52,6 +54,9 @@ class Board(AbstractContextManager["Board"]):
         from torch.utils.tensorboard import SummaryWriter
 
         new = not any(self._folder.glob("events.out.tfevents.*"))
+        # Files are read in the order of their names, which tell the second.
+        while any(self._folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+            pause(0.1)
         self._labels = labels.cpu()
         # Points from `purge_step` on that are in the folder already are no longer shown.
         self._writer = SummaryWriter(str(self._folder), purge_step=done + 1 if done else 0)

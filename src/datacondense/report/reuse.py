@@ -35,7 +35,9 @@ def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
         if usual is MISSING or value != usual:
             flag = f"--{field.name.replace('_', '-')}"
             words += [flag] if value is True else [flag, str(value)]
-    words += ["--network", record["network"]] * (record["network"] != describe_network(ConvNet()))
+    usual_network = describe_network(method.default_network)
+    words += ["--network", record["network"]] * (record["network"] != usual_network)
+    words += ["--validation", str(record["validation"])] if record.get("validation") else []
     words += ["--seed", str(record["seed"])] * (record["seed"] != 0)
     for name in ("image_column", "label_column", "resize"):
         if value := getattr(source, name):
@@ -45,10 +47,11 @@ def condense_command(condensed: CondensedDataset, folder: Path) -> str | None:
 
 
 def evaluate_command(condensed: CondensedDataset, folder: Path) -> str:
-    """The command that tests it."""
+    """The command that tests it: on the paper's ConvNet, unless another network was named for it."""
     words = ["datacondense", "evaluate", str(folder)]
-    network = condensed.record["network"]
-    words += ["--networks", network] * (network != describe_network(ConvNet()))
+    network, method = condensed.record["network"], METHODS.get(condensed.record["method"]["name"])
+    usual = {describe_network(known) for known in (ConvNet(), method and method().default_network) if known}
+    words += ["--networks", network] * (network not in usual)
     return shlex.join([*words, "--json", f"{folder}.json"])
 
 
