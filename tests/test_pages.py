@@ -23,10 +23,12 @@ pytestmark = pytest.mark.slow
 #: `datacondense` for a shell: the words of a command, made short in the same way.
 SHIM = f"""#!{sys.executable}
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from datacondense.cli import main
+if {{"--help", "--version", "--completion"}} & set(sys.argv):
+    sys.exit(main())
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pages import short
-sys.exit(main(sys.argv[1:] if {{"--help", "--version"}} & set(sys.argv) else short(sys.argv[1:])))
+sys.exit(main(short(sys.argv[1:])))
 """
 
 
