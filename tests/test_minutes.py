@@ -10,7 +10,7 @@ import torch
 
 import datacondense as dc
 from conftest import toy_dataset
-from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.artifact.condensed import CHECKPOINT, METRICS, TENSORS
 from datacondense.errors import UsageError
 from datacondense.methods import DatasetDistillation, DistributionMatching, Herding
 
@@ -61,6 +61,7 @@ def test_a_finished_timed_run_of_other_settings_is_refused(tmp_path: Path) -> No
     other = DistributionMatching(real_batch=5, siamese="none")
     with pytest.raises(UsageError, match="real_batch"):
         condense(toy_dataset(), other, minutes=1, out=tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / CHECKPOINT).exists(), "a refused request leaves the run finished"
 
 
 @pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf")])

@@ -116,16 +116,14 @@ class RunFolder:
             with suppress(UsageError), locked(self.folder):
                 pass
         condensed = CondensedDataset.load(self.folder)
-        if self._continues(limit):
-            return None
         record = msgspec.convert(condensed.record, Record)
         if (self.folder / STATE).exists():
             record.method.settings["iterations"] = self.method.steps
         self._require_same(record)
-        return condensed
+        return None if self._continues(limit) else condensed
 
     def _continues(self, limit: float) -> bool:
-        """Whether the finished run in the folder is to go on; its last state is then a checkpoint again."""
+        """Whether the finished run in the folder is to continue; its last state is then a checkpoint again."""
         try:
             about, _ = read_tensors(self.folder / STATE, "checkpoint", _About)
         except (FileNotFoundError, Damaged):
