@@ -68,7 +68,7 @@ def test_the_first_lines_say_what_was_read_and_what_will_run(capsys: pytest.Capt
 
 def test_what_takes_effect_is_told_not_what_is_left_open() -> None:
     machine = MACHINE.for_work(10, 8, 8)
-    told = list(opening(Task(toy_dataset(), 10, ConvNet(), 0, machine), GradientMatching()))[1]
+    told = "\n".join(opening(Task(toy_dataset(), 10, ConvNet(), 0, machine), GradientMatching()))
     assert "K = 1000, T = 10, ς_θ = 50, η_S = 0.1; convnet(depth=1); " in told
 
 
@@ -95,7 +95,7 @@ def test_the_time_ahead_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatc
     assert "roughly 5 min, until " in list(opening(task, method, done=990))[2]
     compiled = Task(toy_dataset(60), 1, NETWORK, 0, Machine(torch.device("cpu"), "float32", 8, True))
     assert "less than 8 h 20 min, as compiled code is faster" in list(opening(compiled, method))[-1]
-    timed = list(opening(task, method, minutes=10))
+    timed = list(opening(task, method, minutes=10.0))
     assert "hours" not in timed[0]
     assert timed[-1].startswith("until ")
 

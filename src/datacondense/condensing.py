@@ -112,6 +112,7 @@ def condense(
     network = as_network(network or method.default_network)
     real.require_trainable()
     method.decoder.require_pixels(*real.image_shape[1:])
+    minutes = None if minutes is None else float(minutes)
     limit = _limit(minutes, method)
     validation = (0.0 if minutes is None else 0.05) if validation is None else validation
     FRACTION.require("--validation", validation)
@@ -224,7 +225,7 @@ def _condensed(
     return condensed
 
 
-def _limit(minutes: int | float | None, method: Method) -> float:
+def _limit(minutes: float | None, method: Method) -> float:
     """Seconds, infinitely many where no minutes are given.
 
     Raises:
@@ -238,7 +239,7 @@ def _limit(minutes: int | float | None, method: Method) -> float:
             f"{method.name} takes steps that depend on their number, so --minutes cannot end it; "
             "give it fewer iterations instead"
         )
-    return 60.0 * minutes
+    return 60 * minutes
 
 
 def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) -> ImageDataset:

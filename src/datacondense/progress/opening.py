@@ -19,7 +19,7 @@ _COUNTED = 12
 _HOURS = 2 * 3600
 
 
-def opening(task: Task, method: Method, done: int = 0, minutes: int | float | None = None) -> Iterator[str]:
+def opening(task: Task, method: Method, done: int = 0, minutes: float | None = None) -> Iterator[str]:
     """Lines for a person; `done` steps are done already. Hours of work are announced in the first of them."""
     passes = method.passes(task) * (method.steps - done) // max(1, method.steps)
     seconds = passes * _pace(task) if passes else 0.0

@@ -36,7 +36,7 @@ class Progress:
         unit: str = "iteration",
         images: int = 0,
         show: bool | None = None,
-        minutes: int | float | None = None,
+        minutes: float | None = None,
     ) -> None:
         """`images`: about how many of them go through the network in each unit.
 
