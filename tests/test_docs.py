@@ -51,7 +51,7 @@ def test_commands_on_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, "run", parsed_only(module.run))
     commands = re.findall(r"^    datacondense (.*)$", page.read_text(), re.MULTILINE)
     for command in commands:
-        assert main(shlex.split(command)) == 0, command
+        assert main(shlex.split(command, comments=True)) == 0, command
     assert len(parsed) == len(commands)
 
 
