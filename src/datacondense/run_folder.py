@@ -123,7 +123,7 @@ class RunFolder:
         return None if self._continues(limit) else condensed
 
     def _continues(self, limit: float) -> bool:
-        """Whether the finished run in the folder is to continue; its last state is then a checkpoint again."""
+        """Whether the finished run in the folder continues; its last state is then a checkpoint again."""
         try:
             about, _ = read_tensors(self.folder / STATE, "checkpoint", _About)
         except (FileNotFoundError, Damaged):

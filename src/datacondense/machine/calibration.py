@@ -53,9 +53,12 @@ def calibration(device: torch.device) -> Calibration:
 def measure(device: torch.device) -> Calibration:
     """The choices for `device`, measured now."""
     # In turn, and the best of each: other work on the machine must not decide which is faster.
-    rounds = [[_seconds_per_image(device, dtype, 32) for dtype in (torch.float32, torch.bfloat16)]
-              for _ in range(3)]  # fmt: skip
-    float32, bfloat16_seconds = map(min, zip(*rounds, strict=True))
+    float32 = bfloat16_seconds = float("inf")
+    for _ in range(3):
+        float32 = min(float32, _seconds_per_image(device, torch.float32, 32))
+        bfloat16_seconds = min(bfloat16_seconds, _seconds_per_image(device, torch.bfloat16, 32, 4 * float32))
+        if bfloat16_seconds > 4 * float32:  # emulated, in half a minute for all rounds
+            break
     bfloat16 = float32 / bfloat16_seconds > _WORTHWHILE
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
@@ -67,14 +70,19 @@ def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
     return min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
 
 
-def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:
+def _seconds_per_image(
+    device: torch.device, dtype: torch.dtype, size: int, hopeless: float = float("inf")
+) -> float:
     """Seconds for an image in a block of the paper's ConvNet, forward and backward: the fastest of a few
-    runs; infinity if the device does not compute in `dtype`."""
+    runs, or of the first two where those take `hopeless` long; infinity if the device does not compute in
+    `dtype`."""
     best = float("inf")
     with suppress(RuntimeError, TypeError):
         images = torch.zeros(size, 128, 16, 16, device=device, dtype=dtype, requires_grad=True)
         weight = torch.zeros(128, 128, 3, 3, device=device, dtype=dtype, requires_grad=True)
-        for _ in range(6):  # the first pays for set-up
+        for done in range(6):  # the first pays for set-up
+            if done == 2 and best > hopeless * size:
+                break
             start = time.perf_counter()
             output = F.avg_pool2d(F.relu(F.conv2d(images, weight, padding=1)), 2).sum()
             torch.autograd.grad(output, (images, weight))[1].sum().item()
