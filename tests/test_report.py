@@ -339,5 +339,8 @@ def test_the_tables_of_the_paper_open_as_a_page(tmp_path: Path, capsys: pytest.C
     assert "br" in tags
     assert "<br>" not in text
     assert "92.2 ± 0.5 / 91.7 ± 0.5" in text
-    assert len(elements.having("script", "data-for")) >= 2
+    assert len(elements.having("script", "data-for")) >= 3
+    assert "Accuracy against time" in text
+    assert "fashion_mnist, 10 per class, protocol paper" in text
+    assert "78.9 ± 0.2 %" in text
     assert elements.having("img", "src") == []

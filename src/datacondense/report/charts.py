@@ -295,6 +295,53 @@ def curves(
     )
 
 
+def frontier(
+    title: str,
+    learned: Mapping[str, Sequence[tuple[float, float, float]]],
+    selected: Mapping[str, tuple[float, float]],
+) -> Chart:
+    """Accuracy against minutes of condensing, on a logarithmic axis; selections are level lines.
+
+    Args:
+        learned: (minutes above 0, mean, standard deviation), in percent, of each curve.
+        selected: (mean, standard deviation), in percent.
+    """
+    rows: list[dict[str, Any]] = [
+        {"set": name, "minutes": minutes, "mean": mean, "low": mean - std, "high": mean + std,
+         "kind": "learned", "accuracy": f"{mean:.1f} ± {std:.1f} %"}
+        for name, line in learned.items()
+        for minutes, mean, std in line
+    ] + [
+        {"set": name, "minutes": None, "mean": mean, "kind": "selected",
+         "accuracy": f"{mean:.1f} ± {std:.1f} %"}
+        for name, (mean, std) in selected.items()
+    ]  # fmt: skip
+    base = alt.Chart(_data(rows)).encode(
+        color=_colour([*learned, *selected]),
+        tooltip=[alt.Tooltip("set:N"), alt.Tooltip("minutes:Q", format=".1f"), alt.Tooltip("accuracy:N")],
+    )
+    x = alt.X("minutes:Q", title="minutes of condensing", scale=alt.Scale(type="log"))
+    y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False))
+    curves = base.transform_filter("datum.kind == 'learned'").encode(x=x)
+    drawn = (
+        base.transform_filter("datum.kind == 'selected'").mark_rule(strokeDash=[4, 4], aria=False).encode(y=y)
+        + curves.mark_line(aria=False).encode(y=y)
+        + curves.mark_rule(strokeWidth=2, aria=False).encode(y="low:Q", y2="high:Q")
+        + curves.mark_point(filled=True, size=50, opacity=1).encode(y=y)
+    )
+    return Chart(
+        title,
+        f"Line chart: test accuracy on {title} against minutes of condensing, for {', '.join(learned)}; "
+        f"level lines for the selections {', '.join(selected) or '(none)'}.",
+        _specification(drawn, height=300),
+        ("method", "minutes", "test accuracy"),
+        tuple(
+            (row["set"], "–" if row["minutes"] is None else f"{row['minutes']:.1f}", row["accuracy"])
+            for row in rows
+        ),
+    )
+
+
 def _data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
     return alt.Data(values=[dict(row) for row in rows])
 

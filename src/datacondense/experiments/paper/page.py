@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from datacondense.experiments.paper.book import CURVES_LINE, book
 from datacondense.experiments.paper.curves import measured_lines, reported_line
+from datacondense.experiments.paper.frontier.page import Measured, curve_name, frontier_points
 from datacondense.experiments.paper.measured import read_runs
 from datacondense.experiments.paper.running import Folders
 from datacondense.report import charts
@@ -36,7 +37,26 @@ def results_page(folders: Folders) -> str:
             )
         )
     parts = [Markup(markdown.render(text)) for text in (before, after)]
-    return render("results.html", title="Results", before=parts[0], curves=curves, after=parts[1])
+    against_time = _against_time(frontier_points(folders.results))
+    return render("results.html", title="Results", before=parts[0], curves=curves, after=parts[1],
+                  against_time=against_time)  # fmt: skip
+
+
+def _against_time(points: Sequence[Measured]) -> list[charts.Chart]:
+    """A chart of the frontier for each protocol, dataset and number of images that some method learned."""
+    found = []
+    for protocol, data, ipc in dict.fromkeys((p.protocol, p.data, p.ipc) for p in points):
+        here = [p for p in points if (p.protocol, p.data, p.ipc) == (protocol, data, ipc)]
+        learned: dict[str, list[tuple[float, float, float]]] = {}
+        for point in here:
+            if point.seconds and not point.selects:
+                one = point.seconds / 60, 100 * point.score.mean, 100 * point.score.std
+                learned.setdefault(curve_name(point, points), []).append(one)
+        selected = {p.method: (100 * p.score.mean, 100 * p.score.std) for p in here if p.selects}
+        if learned:
+            title = f"{data}, {ipc} per class, protocol {protocol}"
+            found.append(charts.frontier(title, learned, selected))
+    return found
 
 
 def _only_breaks(

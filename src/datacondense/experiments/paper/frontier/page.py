@@ -104,7 +104,7 @@ def draw_frontier(points: Iterable[Measured], path: Path) -> None:
     """
     points = list(points)
     rows, columns = (sorted({p.data for p in points}), sorted({p.ipc for p in points}))
-    labels = dict.fromkeys(_label(p, points) for p in points)
+    labels = dict.fromkeys(curve_name(p, points) for p in points)
     drawing = figure(max(6.0, 4.2 * len(columns)), 3.0 * len(rows) + 0.25 * len(labels))
     panels = drawing.subplots(len(rows), len(columns), squeeze=False)
     colours = {label: f"C{i % 10}" for i, label in enumerate(labels)}
@@ -113,8 +113,8 @@ def draw_frontier(points: Iterable[Measured], path: Path) -> None:
     ticks = [minutes for minutes in _TICKS if 1.2 * left < minutes < right]
     for axes, (data, ipc) in zip(panels.flat, ((d, i) for d in rows for i in columns), strict=True):
         here = [p for p in points if (p.data, p.ipc) == (data, ipc)]
-        for label in dict.fromkeys(_label(p, points) for p in here):
-            line = [p for p in here if _label(p, points) == label]
+        for label in dict.fromkeys(curve_name(p, points) for p in here):
+            line = [p for p in here if curve_name(p, points) == label]
             minutes = [left if p.selects else _minutes(p) for p in line]
             means, stds = [100 * p.score.mean for p in line], [100 * p.score.std for p in line]
             mark = "s" if line[0].selects else "o-"
@@ -139,7 +139,7 @@ def _minutes(point: Measured) -> float:
     return (point.seconds or 0.0) / 60
 
 
-def _label(point: Measured, points: Iterable[Measured]) -> str:
+def curve_name(point: Measured, points: Iterable[Measured]) -> str:
     """What a curve is called: with the machine where there are several."""
     several = len({one.hardware for one in points if not one.selects}) > 1
     return f"{point.method} ({point.hardware})" if several and not point.selects else point.method
