@@ -22,9 +22,14 @@ from datacondense import ConvNet, ImageDataset, Machine
 hypothesis.settings.register_profile("usual", deadline=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("usual")
-torch.set_num_threads(1)  # tests are small and run in several processes
 # Started in the background of a shell, we and the processes that tests start would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests are small and run in several processes; commands that a test runs may have asked for more."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ def known_scores() -> dict[str, set[int]]:
     scores += [Score(tuple(found["accuracies"])) for path in RESULTS for found in read_file(path).values()]
     for path in (ROOT / "results" / "default-depth").glob("*.json"):
         scores += [Score(tuple(found["accuracies"])) for found in read_file(path)["results"].values()]
+    for path in (ROOT / "results" / "frontier").glob("*.json"):
+        scores.append(Score(tuple(read_file(path)["measured"]["accuracies"])))
     known: dict[str, set[int]] = {}
     for score in scores:
         known.setdefault(without_n(score).removesuffix(" %"), set()).add(len(score.accuracies))
