@@ -69,7 +69,7 @@ def files(cache: Path) -> dict[str, bytes]:
 
 
 def require_same_networks(some: dict[str, bytes], all_of_them: dict[str, bytes]) -> None:
-    """Files of the same names, with equal numbers but for rounding in float64, which has been seen to differ."""
+    """Files of the same names, with equal numbers but for rounding in float64, seen to differ once."""
     for name, content in some.items():
         expected, found = (safetensors.torch.load(one) for one in (content, all_of_them[name]))
         assert expected.keys() == found.keys()
