@@ -359,6 +359,7 @@ def test_the_recipe_of_whole_sets_goes_by_updates(images, epochs):
     assert Recipe.of_whole_set(images) == Recipe(epochs=epochs)
 
 
+@pytest.mark.slow
 def test_the_whole_set_is_evaluated_by_its_own_recipe_which_the_result_tells(tmp_path):
     words = ["evaluate", "digits", "--whole", "--networks", "mlp", "--trials", "1", "--epochs", "9"]
     assert main([*words, "--precision", "float32", "--json", str(tmp_path / "whole.json")]) == 0

@@ -377,6 +377,7 @@ def test_classes_that_cannot_be_trained_or_tested(tmp_path):
 # Real data
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real datasets are not beside the repository")
 @pytest.mark.parametrize(
     ("name", "counts", "shape"),

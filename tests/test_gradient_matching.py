@@ -125,6 +125,7 @@ def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network:
     assert torch.equal(first.images, again.images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_memory_does_not_grow_with_the_number_of_classes(norm: str, exact: Machine) -> None:
     """100 classes take no more than 10 do and a fifth, besides the data and the images that are learned."""

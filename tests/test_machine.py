@@ -184,6 +184,7 @@ def test_memory_of_a_large_tensor_is_used_again_once_a_network_is_placed() -> No
     assert kept < 32 <= returned
 
 
+@pytest.mark.slow
 def test_provenance_names_what_a_number_needs() -> None:
     found = provenance(Machine.detect("cpu", "float32"))
     assert found["versions"]["torch"] == torch.__version__

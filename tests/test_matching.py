@@ -293,6 +293,7 @@ def test_frozen_and_unused_parameters_do_not_disturb() -> None:
     assert torch.allclose(gradient, expected)
 
 
+@pytest.mark.slow
 def test_the_first_match_of_a_process_is_quiet() -> None:
     program = """if True:
         import torch

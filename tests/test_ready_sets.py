@@ -39,6 +39,7 @@ def test_all_ready_sets_are_small_and_their_table_is_current() -> None:
     assert (FOLDER / TABLE).read_text() == table()
 
 
+@pytest.mark.slow
 def test_the_recorded_accuracy_is_that_of_evaluate() -> None:
     """Three networks of twenty, whose mean may be off by chance, or trained with another rounding."""
     (evaluation,) = ready_sets()["digits-ipc1"].evaluations.values()

@@ -107,6 +107,7 @@ def test_a_check_decides_as_training_both_sets_does() -> None:
         assert validation.checked(Stood(good.images), bad, done)[1] == {}, "too short, or no power of two"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Stopping(Fading):
