@@ -79,6 +79,8 @@ def test_a_selection_needs_no_minutes() -> None:
     method = Herding(feature_epochs=1)
     timed, plain = condense(toy_dataset(), method, minutes=0), condense(toy_dataset(), method)
     assert torch.equal(timed.images, plain.images)
+    held_out = dc.condense(toy_dataset(), 1, method, NETWORK, minutes=1)
+    assert "validation" not in held_out.record, "nothing was held out"
 
 
 def test_a_run_is_resumed_as_compiled_as_it_was_begun(tmp_path: Path) -> None:

@@ -130,10 +130,11 @@ def condense(
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
-    record = _record(task, method) | ({"validation": validation} if validation else {})
+    checks = Validation.of(task, method, validation)
+    record = _record(task, method) | ({"validation": validation} if checks else {})
     _require_steps(method, snapshot_every, out)
     board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
-    wishes = _Wishes(limit, resume, snapshot_every, board)
+    wishes = _Wishes(limit, resume, snapshot_every, board, checks)
     if folder is None:
         return _condensed(task, method, record, recipe, None, wishes)
     require_outside(real.source, folder)
@@ -154,6 +155,7 @@ class _Wishes:
     resume: bool
     snapshot_every: int | None
     board: Board | None
+    validation: Validation | None
 
 
 def _condensed(
@@ -166,7 +168,7 @@ def _condensed(
 ) -> CondensedDataset:
     """The artifact after all iterations, or as many as time allows; from the checkpoint of `run`, if any."""
     machine, board, every, limit = task.machine, wishes.board, wishes.snapshot_every, wishes.limit
-    validation = Validation.of(task, method, record.get("validation", 0.0))
+    validation = wishes.validation
     seen = validation.task if validation else task
     circumstances = provenance(machine)
     forget_peak_memory(machine.device)
