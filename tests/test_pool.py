@@ -10,7 +10,6 @@ from pathlib import Path
 
 import filelock
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -64,17 +63,9 @@ def forget(task: Task) -> None:
     Pool(replace(task, seed=99), 1, (0,)).weights(0, 0)
 
 
-def files(cache: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in cache.glob("*/*") if path.is_file()}
-
-
-def require_same_networks(some: dict[str, bytes], all_of_them: dict[str, bytes]) -> None:
-    """Files of the same names, with equal numbers but for rounding in float64, seen to differ once."""
-    for name, content in some.items():
-        expected, found = (safetensors.torch.load(one) for one in (content, all_of_them[name]))
-        assert expected.keys() == found.keys()
-        for tensor in expected:
-            torch.testing.assert_close(found[tensor], expected[tensor], rtol=1e-9, atol=1e-12)
+def files(cache: Path) -> dict[Path, bytes]:
+    """By path, since pools that lie side by side name their networks alike."""
+    return {path: path.read_bytes() for path in cache.glob("*/*") if path.is_file()}
 
 
 def test_stages_are_those_of_a_plain_training(task: Task) -> None:
@@ -115,15 +106,15 @@ def test_an_epoch_takes_whole_batches_and_at_least_one(task: Task) -> None:
     assert updates_in_epoch(task, replace(RECIPE, batch_size=64)) == 1
 
 
-def test_equal_settings_give_equal_networks_and_others_other_files(task: Task, cache: Path) -> None:
+def test_equal_settings_give_equal_bytes_and_others_other_files(task: Task, cache: Path) -> None:
     Pool(task, 2, (0, 3), RECIPE).make()
     whole = files(cache)
-    assert sorted(whole) == ["000.safetensors", "001.safetensors"]
+    assert sorted(path.name for path in whole) == ["000.safetensors", "001.safetensors"]
     for path in cache.glob("*/*"):
         path.unlink()
     forget(task)
     Pool(task, 2, (0, 3), RECIPE).make()
-    require_same_networks(whole, files(cache))
+    assert whole.items() <= files(cache).items()
     for other in (
         Pool(replace(task, seed=1), 2, (0, 3), RECIPE),
         Pool(task, 2, (0, 4), RECIPE),
@@ -191,7 +182,7 @@ def test_a_pool_that_was_stopped_goes_on_with_the_network_it_was_at(
     forget(task)
     Pool(task, 3, (0, 4), RECIPE).make()
     assert taken == 6 + 2 * 4
-    require_same_networks(whole, files(cache))
+    assert whole.items() <= files(cache).items()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "another network's", "rubbish"])
@@ -238,7 +229,7 @@ def test_processes_share_the_making(task: Task, cache: Path) -> None:
         assert not last.with_name("000.safetensors").exists()
         assert making.is_alive()
     making.join()
-    assert sorted(files(cache)) == ["000.safetensors", "001.safetensors", "002.safetensors"]
+    assert sorted(path.name for path in files(cache)) == [f"00{i}.safetensors" for i in range(3)]
 
 
 def test_a_training_that_diverges_is_an_error(task: Task, cache: Path) -> None:
