@@ -98,6 +98,16 @@ def test_what_is_lost_there_is_raised_at_the_end_of_it() -> None:
     assert done == ["lost"]
 
 
+def test_what_others_make_another_error_of_there_is_the_signal() -> None:
+    with pytest.raises(Terminated), stoppable(), at_once():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as stopped:
+            raise ImportError("initialization failed") from stopped
+    with pytest.raises(ImportError), stoppable(), at_once():
+        raise ImportError("an error of its own")
+
+
 def test_outside_the_block_handlers_are_those_of_before() -> None:
     ignored = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

@@ -66,7 +66,8 @@ def stoppable() -> Iterator[None]:
 def at_once() -> Iterator[None]:
     """For long calls without a safe point, such as a download: inside, a signal also raises where it arrives.
 
-    A signal lost there is raised at the end of the block, one noted before at its beginning.
+    A signal lost there is raised at the end of the block, one noted before at its beginning. So is one that
+    others have made another error of: of an import in C it leaves "ImportError: initialization failed".
     """
     global _at_once
     check_stop()
@@ -74,6 +75,9 @@ def at_once() -> Iterator[None]:
     try:
         yield
         check_stop()
+    except Exception:
+        check_stop()
+        raise
     finally:
         _at_once -= 1
 
