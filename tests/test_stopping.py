@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import weakref
 
 import pytest
@@ -87,8 +88,9 @@ def test_where_there_is_no_safe_point_a_signal_raises_at_once() -> None:
     assert not done
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
-def test_what_is_lost_there_is_raised_at_the_end_of_it() -> None:
+def test_what_is_lost_there_is_raised_at_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
     done = []
     with pytest.raises(Terminated), stoppable():
         with at_once():
@@ -96,6 +98,7 @@ def test_what_is_lost_there_is_raised_at_the_end_of_it() -> None:
             done.append("lost")
         done.append("went on")
     assert done == ["lost"]
+    assert not said
 
 
 def test_what_others_make_another_error_of_there_is_the_signal() -> None:

@@ -7,6 +7,7 @@ forgets it. A note stays, and `check_stop` raises it between two batches, where 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def at_once() -> Iterator[None]:
     global _at_once
     check_stop()
     _at_once += 1
+    tell = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt) else tell(lost)
     try:
         yield
         check_stop()
@@ -79,6 +82,7 @@ def at_once() -> Iterator[None]:
         check_stop()
         raise
     finally:
+        sys.unraisablehook = tell
         _at_once -= 1
 
 
