@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from conftest import toy_dataset
-from datacondense import ConvNet, DistributionMatching, Machine, UsageError
+from datacondense import ConvNet, DistributionMatching, Fast, Machine, UsageError
+from datacondense.data import ImageDataset
 from datacondense.methods import Task
 from datacondense.networks import freeze_batchnorm
 
@@ -25,11 +27,21 @@ def plain(task: Task, method: DistributionMatching, rate: float) -> torch.Tensor
         for c in range(task.real.classes):
             transform = task.siamese(method.siamese, k, c)
             real = network[:-1](transform(task.real_batch(c, method.real_batch, k))).mean(0)
-            mine = network[:-1](transform(x[c * task.ipc : (c + 1) * task.ipc])).mean(0)
+            mine = x[c * task.ipc : (c + 1) * task.ipc]
+            if method.decoder.factor == 2:
+                mine = halves(mine)
+            mine = network[:-1](transform(mine)).mean(0)
             total = total + (real - mine).pow(2).sum()
         velocity = 0.5 * velocity + torch.autograd.grad(total, x)[0]
         s = s - rate * velocity
     return s
+
+
+def halves(images: torch.Tensor) -> torch.Tensor:
+    """The four quarters of images of even sides, scaled up."""
+    h, w = (side // 2 for side in images.shape[-2:])
+    quarters = [images[..., i : i + h, j : j + w] for i in (0, h) for j in (0, w)]
+    return torch.cat([F.interpolate(quarter, (2 * h, 2 * w), mode="bilinear") for quarter in quarters])
 
 
 @pytest.mark.parametrize(
@@ -45,6 +57,38 @@ def test_equals_the_plain_equation(
         state, _ = method.step(task, state, k)
     assert (state.images - plain(task, method, rate or 1.0)).abs().max() < 1e-10
     assert (state.images - method.init(task).images).abs().max() > 1e-3  # it did learn something
+
+
+@pytest.mark.parametrize("siamese", ["none", "dsa"])
+def test_fast_matches_the_features_of_all_four_images_of_a_mosaic(siamese: str, exact: Machine) -> None:
+    task = Task(toy_dataset(61), 2, ConvNet(width=3, depth=2), 7, exact)
+    method = Fast(iterations=3, real_batch=8, siamese=siamese, factor=2)
+    state = method.init(task)
+    for k in range(method.steps):
+        state, _ = method.step(task, state, k)
+    assert (state.images - plain(task, method, 1.0)).abs().max() < 1e-10
+    assert (state.images - method.init(task).images).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "ipc", "given", "factor"),
+    [
+        (28, 50, 10, None, 2),
+        (27, 50, 10, None, 1),
+        (28, 49, 10, None, 1),
+        (8, 9, 3, 2, 2),
+        (28, 50, 10, 1, 1),
+    ],
+)
+def test_fast_stores_mosaics_where_images_are_large_and_many(
+    size: int, count: int, ipc: int, given: int | None, factor: int
+) -> None:
+    images = torch.randint(256, (2 * count, 1, size, 32), dtype=torch.uint8, generator=torch.Generator())
+    labels = torch.arange(2 * count) % 2
+    real = ImageDataset.create(images, labels, ["a", "b"], name="zeros")
+    chosen = Fast(factor=given).for_data(real, ipc)
+    assert chosen.decoder.factor == factor
+    assert chosen == Fast(factor=factor), "nothing else depends on the images"
 
 
 def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network: ConvNet) -> None:

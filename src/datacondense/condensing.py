@@ -111,6 +111,7 @@ def condense(
     real, method = _training_images(real, seed), as_method(method or default_method(minutes))
     network = as_network(network or method.default_network)
     real.require_trainable()
+    method = method.for_data(real, ipc)
     method.decoder.require_pixels(*real.image_shape[1:])
     minutes = None if minutes is None else float(minutes)
     limit = _limit(minutes, method)

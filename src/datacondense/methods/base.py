@@ -152,6 +152,11 @@ class Method(ABC):
     def steps(self) -> int:
         """How often `step` is called: K for gradient matching, 0 for a selection."""
 
+    def for_data(self, real: ImageDataset, ipc: int) -> Method:
+        """The method that is run, and recorded, for these images: where a default that shapes the set
+        depends on them, with its value."""
+        return self
+
     @abstractmethod
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""

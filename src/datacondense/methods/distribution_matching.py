@@ -60,7 +60,7 @@ class DistributionMatching(LearnedImages):
         """One network: D = Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², one step of gradient descent on the images."""
         learner = task.learner(k)  # θ ∼ P
         learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k))
-        f = learner.embedding(self.real_batch, task.ipc)
+        f = learner.embedding(self.real_batch, task.ipc * self.decoder.parts)
         S, slopes = state.images, torch.zeros_like(state.images)
         distances: list[Tensor] = []
         for c in range(task.real.classes):
@@ -70,7 +70,8 @@ class DistributionMatching(LearnedImages):
                 goal = f(real).mean(0)  # mean f(B_c^T)
             rows = slice(c * task.ipc, (c + 1) * task.ipc)
             images = S[rows].clone().requires_grad_()
-            distance = (f(transform(images)).mean(0) - goal).square().sum()
+            decoded = transform(self.decoder.decode(images))
+            distance = (f(decoded).mean(0) - goal).square().sum()
             (slopes[rows],) = torch.autograd.grad(distance, images)
             distances.append(distance.detach())
             task.progress.advance(len(real))
