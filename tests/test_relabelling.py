@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ from datacondense import (
     evaluate,
     relabel,
 )
-from datacondense.artifact.condensed import TENSORS
+from datacondense.artifact.condensed import PARQUET, TENSORS
 from datacondense.cli import main
 from datacondense.methods import Task
 from datacondense.methods.parts import whole_set
@@ -73,13 +74,24 @@ def test_probabilities_are_the_mean_softmax(hard: CondensedDataset, temperature:
     assert len({tuple(row) for row in soft.probabilities.tolist()}) == 6
 
 
-def test_decoded_images_share_the_mean_of_their_probabilities() -> None:
+def test_each_part_of_a_mosaic_has_probabilities_of_its_own(tmp_path: Path) -> None:
     mosaics = condense(toy_dataset(), 1, Mosaic(), machine=CPU)
-    soft = softened(mosaics)
-    each = plain(mosaics.training_set().images, 1.0)
-    expected = torch.stack([each[4 * i : 4 * i + 4].mean(0) for i in range(3)])
-    torch.testing.assert_close(soft.probabilities, expected)
-    assert torch.equal(soft.training_set().probabilities[4:8], soft.probabilities[1].expand(4, 3))
+    made = softened(mosaics, out=tmp_path / "soft")
+    expected = plain(mosaics.training_set().images, 1.0)
+    for soft in (made, CondensedDataset.load(tmp_path / "soft")):
+        assert soft.probabilities.shape == (3, 4 * 3)
+        torch.testing.assert_close(soft.training_set().probabilities, expected)
+    rows = pyarrow.parquet.read_table(tmp_path / "soft" / PARQUET)["probabilities"].to_pylist()
+    assert torch.equal(torch.tensor(rows), made.probabilities)
+
+
+def test_mosaics_may_share_the_probabilities_of_a_stored_image(tmp_path: Path) -> None:
+    """As those of a method do."""
+    mosaics = condense(toy_dataset(), 1, Mosaic(), machine=CPU)
+    shared = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.25, 0.0, 0.75]])
+    replace(mosaics, data=replace(mosaics.data, probabilities=shared)).save(tmp_path / "soft")
+    soft = CondensedDataset.load(tmp_path / "soft").training_set().probabilities
+    assert torch.equal(soft, shared.repeat_interleave(4, 0))
 
 
 def test_a_relabelled_set_is_another_artifact(hard: CondensedDataset, tmp_path: Path) -> None:

@@ -124,16 +124,15 @@ def _opening(
 def _ensemble(
     condensed: CondensedDataset, tasks: list[Task], recipe: Recipe, temperature: float
 ) -> Float[Tensor, "n k"]:
-    """The mean over the networks of the tasks, and over the images decoded from each stored one."""
-    images, parts = condensed.training_set().images, condensed.decoder.parts
-    total = torch.zeros(len(condensed), condensed.data.classes, dtype=torch.float64)
+    """The mean over the networks of the tasks: of each stored image, or of its parts in turn."""
+    images = condensed.training_set().images
+    total = torch.zeros(len(images), condensed.data.classes, dtype=torch.float64)
     for task in tasks:
         logits = whole_set_network(task, recipe).learner.predict(images, prepare=task.real.normalise)
-        softmax = (logits.double() / temperature).softmax(1)
-        total += softmax.unflatten(0, (-1, parts)).mean(1)
+        total += (logits.double() / temperature).softmax(1)
     if not total.isfinite().all():
         raise DatacondenseError("a network's predictions became infinite or NaN; nothing was written")
-    return (total / len(tasks)).float()
+    return (total / len(tasks)).float().view(len(condensed), -1)
 
 
 def _training_images(condensed: CondensedDataset, real: ImageDataset | DataSplits | None) -> ImageDataset:

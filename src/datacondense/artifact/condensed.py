@@ -66,7 +66,8 @@ class CondensedDataset:
 
     @property
     def probabilities(self) -> Float[Tensor, "n k"] | None:
-        """Of the classes, for each stored image; None where networks learn the labels."""
+        """Of the classes, for each stored image; None where networks learn the labels. Where a stored image
+        has several parts with probabilities of their own, they follow one another: k is parts · classes."""
         return self.data.probabilities
 
     @property
@@ -112,8 +113,9 @@ class CondensedDataset:
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def training_set(self) -> ImageDataset:
-        """What networks are trained on: the decoded images, with labels and probabilities of those that they
-        are decoded from. Where nothing is to be decoded, the stored images."""
+        """What networks are trained on: the decoded images, with the labels of those that they are decoded
+        from, and their probabilities unless they have their own. Where nothing is to be decoded, the stored
+        images."""
         return self._decoded
 
     @cached_property
@@ -121,12 +123,12 @@ class CondensedDataset:
         decoder, data = self.decoder, self.data
         if decoder.parts == 1:
             return data
-        return replace(
-            data,
-            images=decoder.decode(data.images),
-            labels=decoder.repeat(data.labels),
-            probabilities=None if data.probabilities is None else decoder.repeat(data.probabilities),
-        )
+        soft = data.probabilities
+        if soft is not None:
+            own = soft.shape[1] > data.classes
+            soft = soft.reshape(-1, data.classes) if own else decoder.repeat(soft)
+        images, labels = decoder.decode(data.images), decoder.repeat(data.labels)
+        return replace(data, images=images, labels=labels, probabilities=soft)
 
     def to_torch(self) -> TensorDataset:
         """The training set, ready for a `DataLoader`: normalised images (float32, n c h w) and targets, which
@@ -286,12 +288,14 @@ def _require_consistent(images: Tensor, labels: Tensor, soft: Tensor | None, abo
         )
     if not torch.equal(labels.sort().values, torch.arange(classes).repeat_interleave(about.ipc)):
         raise ValueError(f"labels that are not {about.ipc} of each of {classes} classes")
+    parts = about.decoder.factor**2 if about.decoder else 1
     if soft is not None:
         if soft.dtype != torch.float32:
             raise ValueError(f"probabilities that are {soft.dtype}; expected torch.float32")
-        if wrong := improbable(soft, n, classes):
+        if of_parts := soft.shape == (n, parts * classes):
+            soft = soft.view(-1, classes)
+        if wrong := improbable(soft, n * parts if of_parts else n, classes):
             raise ValueError(wrong)
-    parts = about.decoder.factor**2 if about.decoder else 1
     if about.indices is not None and len(about.indices) != n * parts:
         raise ValueError(f"{len(about.indices)} indices of {n * parts} images")
 
@@ -315,7 +319,9 @@ def parquet(data: ImageDataset) -> bytes:
         "label": data.labels.tolist(),
     }
     if data.probabilities is not None:
-        features["probabilities"] = datasets.List(datasets.Value("float32"), length=data.classes)
+        features["probabilities"] = datasets.List(
+            datasets.Value("float32"), length=data.probabilities.shape[1]
+        )
         rows["probabilities"] = data.probabilities.numpy()
     buffer = io.BytesIO()
     with quiet_datasets():
