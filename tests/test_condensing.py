@@ -87,6 +87,7 @@ def test_k_means_k_and_each_iteration_is_counted(tmp_path: Path) -> None:
     assert result["peak_memory"] > 2**26, "bytes; PyTorch alone takes more"
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
     run(tmp_path / "a")
     run(tmp_path / "b")
@@ -113,7 +114,7 @@ def test_what_is_returned_is_what_is_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     stop: type[BaseException], after: int, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [3, 6])
 def test_a_stopped_run_may_be_given_other_iterations(iterations: int, tmp_path: Path) -> None:
     def interrupt(k: int) -> None:

@@ -254,7 +254,7 @@ def test_a_mosaic_is_found_again_by_its_settings(tmp_path: Path) -> None:
         run(3)
 
 
-@pytest.mark.parametrize("how", ["real", "herding"])
+@pytest.mark.parametrize("how", ["real", pytest.param("herding", marks=pytest.mark.slow)])
 def test_initial_images_are_mosaics_of_as_many(how: Any) -> None:
     task, decoder = Task(toy_dataset(), 2, NETWORK, 0, MACHINE), MultiFormation(2)
     found = initial_images(task, how, decoder)
@@ -263,6 +263,7 @@ def test_initial_images_are_mosaics_of_as_many(how: Any) -> None:
     assert torch.equal(initial_images(task, "noise", decoder), initial_images(task, "noise"))
 
 
+@pytest.mark.slow
 def test_mosaics_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, random = str(tmp_path / "run"), str(tmp_path / "random")
     quick = ["--quiet", "--precision", "float32", "--compile", "off"]

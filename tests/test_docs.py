@@ -66,6 +66,7 @@ def python_on(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_selection_on_the_page_for_contributors_works() -> None:
     _, code = python_on("CONTRIBUTING.md")
     names: dict[str, Any] = {}

@@ -35,7 +35,8 @@ def condensed_images(task: Task, method: GradientMatching) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("ipc", "norm", "iterations"), [(1, "instance", 3), (3, "batch", 2), (10, "instance", 1)]
+    ("ipc", "norm", "iterations"),
+    [(1, "instance", 3), (3, "batch", 2), pytest.param(10, "instance", 1, marks=pytest.mark.slow)],
 )
 def test_equals_the_plain_algorithm(ipc: int, norm: str, iterations: int, exact: Machine) -> None:
     """Same weights and batches drawn: the same images to rounding. ipc 3 has a loop table of its own rule;
@@ -183,6 +184,7 @@ def test_settings_below_one_are_refused(setting: str) -> None:
         GradientMatching(**{setting: 0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", [Herding, KCenter, Forgetting, NearestMean])
 def test_initialisation_by_a_selection_is_that_selection(
     selection, exact: Machine, toy, tiny_network

@@ -135,6 +135,7 @@ def test_apples_gpu_is_taken_where_it_can_compute_what_is_asked(monkeypatch: pyt
     assert hardware(found.device) != hardware(torch.device("cpu"))  # each remembers its own measurement
 
 
+@pytest.mark.slow
 def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = F.conv2d
 

@@ -239,7 +239,9 @@ def test_match_is_exact_whether_or_not_pytorch_has_a_forward_mode(layer) -> None
         assert_equals_double_backward(network, (1, 8, 8), 2)
 
 
-@pytest.mark.parametrize("distance", ["paper", "mse", "cos"])
+@pytest.mark.parametrize(
+    "distance", ["paper", *(pytest.param(other, marks=pytest.mark.slow) for other in ("mse", "cos"))]
+)
 def test_match_equals_finite_differences(distance) -> None:
     weight = torch.randn(3, 4, generator=stream(0, "weight"), dtype=torch.float64)
     network = linear_network(weight)
@@ -256,6 +258,7 @@ def test_match_equals_finite_differences(distance) -> None:
         assert gradient.view(-1)[index].item() == pytest.approx(numeric, rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(seeds)
 def test_classes_are_independent(seed: int) -> None:

@@ -139,6 +139,7 @@ def settings_of_search() -> list[ConvNet]:
     ]
 
 
+@pytest.mark.slow
 def test_the_search_space_has_720_convnets():
     networks = settings_of_search()
     assert len(set(networks)) == 720

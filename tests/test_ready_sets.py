@@ -93,6 +93,7 @@ def candidate(tmp_path: Path) -> tuple[Path, Path, dict[str, Any]]:
     return artifact, scores, evaluations
 
 
+@pytest.mark.slow
 def test_an_artifact_with_the_record_of_its_evaluation_becomes_a_ready_set(
     candidate: tuple[Path, Path, dict[str, Any]], sets: Path
 ) -> None:

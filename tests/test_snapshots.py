@@ -128,6 +128,7 @@ def test_what_does_not_fit_is_damaged(damage: Callable[[Any], object], tmp_path:
         run(tmp_path / "run", resume=True, snapshot_every=1)
 
 
+@pytest.mark.slow
 def test_the_command_line_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--iterations", "2", "--network", "convnet(depth=1,width=4)", "--real-batch", "4", "--quiet",
              "--precision", "float32", "--compile", "off"]  # fmt: skip

@@ -58,6 +58,7 @@ def condense(method: Method, **options: object) -> dc.CondensedDataset:
     return dc.condense(toy_dataset(), 2, method, NETWORK, machine=MACHINE, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_got_worse_is_not_kept_and_a_run_without_progress_ends(tmp_path: Path) -> None:
     condensed = condense(Fading(), validation=0.3, out=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
