@@ -29,8 +29,10 @@ from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
 from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
+from datacondense.ranks import Ranks
 from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder, begun_compiled
+from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots, needed_bytes
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
@@ -108,6 +110,7 @@ def condense(
     """
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
+    ranks = Ranks.joined()
     real, method = _training_images(real, seed), as_method(method or default_method(minutes))
     network = as_network(network or method.default_network)
     real.require_trainable()
@@ -122,10 +125,14 @@ def condense(
             f"{ipc:,} images per class were asked for, but the largest class has only {largest:,}; "
             "lower --ipc"
         )
+    if ranks.helps:  # rank 0 reads and writes, and it talks
+        out = snapshot_every = tensorboard = None
+        progress = False
     machine, folder = machine or Machine.detect(), Path(out).expanduser() if out is not None else None
-    if folder and resume and machine.compile is None:
-        machine = replace(machine, compile=begun_compiled(folder), why="as the run was begun")
-    task = Task(real, ipc, network, seed, machine)
+    if resume and machine.compile is None:
+        begun = ranks.of_first(begun_compiled(folder) if folder else None)
+        machine = replace(machine, compile=begun, why="as the run was begun")
+    task = Task(real, ipc, network, seed, machine, ranks=ranks)
     within = method.passes(task) if minutes is None else min(method.passes(task), round(minutes * _PASSES))
     machine = machine.for_work(within, *real.image_shape[1:])
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
@@ -136,12 +143,15 @@ def condense(
     _require_steps(method, snapshot_every, out)
     board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
     wishes = _Wishes(limit, resume, snapshot_every, board, checks)
-    if folder is None:
-        return _condensed(task, method, record, recipe, None, wishes)
-    require_outside(real.source, folder)
-    run = RunFolder(folder, record, method)
-    if resume and (finished := run.finished(limit)):
+    run, finished = None, None
+    if folder is not None:
+        require_outside(real.source, folder)
+        run = RunFolder(folder, record, method)
+        finished = run.finished(limit) if resume else None
+    if finished := agreed(ranks, record, finished):
         return finished
+    if run is None:
+        return _condensed(task, method, record, recipe, None, wishes)
     needed = _needed_bytes(task, method, snapshot_every)
     with run.working(resume=resume, overwrite=overwrite, needed_bytes=needed):
         return _condensed(task, method, record, recipe, run, wishes)
@@ -171,18 +181,19 @@ def _condensed(
     machine, board, every, limit = task.machine, wishes.board, wishes.snapshot_every, wishes.limit
     validation = wishes.validation
     seen = validation.task if validation else task
-    circumstances = provenance(machine)
+    circumstances = provenance(machine) | ({"ranks": ranks.count} if (ranks := task.ranks).count > 1 else {})
     forget_peak_memory(machine.device)
     started = saved = time.perf_counter()
     reached = run.restored(seen) if run and wishes.resume else None
     minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
     task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
-    if reached is None:
+    if reached is None and not ranks.helps:
         state = method.init(seen)
         _require_contract(method, seen, state, None, "init")
         _require_finite(state, {}, 0)
         first = _snapshots(Snapshots(), task, state, 0, every)
         reached = Reached(0, state, (), 0.0, first, Stood(state.images) if validation else None)
+    reached = begun_together(ranks, reached, method, machine)
     started -= reached.seconds
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
@@ -191,7 +202,8 @@ def _condensed(
                 board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
                 stood = reached.stood
-                if time.perf_counter() - started >= limit or (stood and stood.failed >= PATIENCE):
+                over = limit < math.inf and ranks.of_first(time.perf_counter() - started) >= limit
+                if over or (stood and stood.failed >= PATIENCE):
                     break
                 check_stop()
                 state, metrics = _step(method, seen, reached.state, k)
@@ -264,6 +276,8 @@ class RunResult(Provenance):
     seconds: Amount
     peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
     """Bytes."""
+    ranks: NotRequired[Annotated[int, Meta(ge=2)]]
+    """Processes that shared the run; the memory and the hardware are those of the first."""
 
 
 def run_result(folder: Path) -> RunResult | None:

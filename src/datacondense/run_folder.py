@@ -288,7 +288,7 @@ class RunFolder:
         """Raise `UsageError` naming the first setting in which the run in the folder differs."""
         ours, theirs = msgspec.convert(self.record, Record), found
         theirs.method.settings = later(self.method) | theirs.method.settings
-        if difference := _first_difference(ours.determining(), theirs.determining()):
+        if difference := first_difference(ours.determining(), theirs.determining()):
             setting, mine, other = difference
             raise UsageError(
                 f"{self.folder} holds a run with {setting} {other}, but {mine} was asked for; "
@@ -309,13 +309,13 @@ def _current(name: str) -> str:
     return name.removeprefix("extra.").replace(".", "_")
 
 
-def _first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any] | None:
+def first_difference(ours: Any, theirs: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """The name of the first setting in which nested records differ, and its two values."""
     if ours == theirs:
         return None
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in ours | theirs:
             mine, other = (values.get(key, "(none)") for values in (ours, theirs))
-            if difference := _first_difference(mine, other, f"{name} {key}".lstrip()):
+            if difference := first_difference(mine, other, f"{name} {key}".lstrip()):
                 return difference
     return name, ours, theirs

@@ -69,8 +69,9 @@ class Validation:
         epochs = self._epochs(done)
         if epochs < _FEWEST or done & (done - 1):
             return stood, {}
-        newest = self._accuracy(state.images, state, epochs, done)
-        before = self._accuracy(stood.images, state, epochs, done)
+        agreed = self.task.ranks.of_first
+        newest = agreed(self._accuracy(state.images, state, epochs, done))
+        before = agreed(self._accuracy(stood.images, state, epochs, done))
         found = {"accuracy": newest, "accuracy_before": before}
         if newest < before:
             return replace(stood, failed=stood.failed + 1), found

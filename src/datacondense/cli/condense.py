@@ -24,6 +24,7 @@ from datacondense.condensing import condense
 from datacondense.errors import COUNT, printable
 from datacondense.methods import METHODS, Method, default_method
 from datacondense.networks import parse_network
+from datacondense.ranks import Ranks
 
 
 def run(
@@ -88,6 +89,7 @@ def run(
     """Condense `data` by the method with these `settings`."""
     COUNT.require("--ipc", ipc)
     architecture = parse_network(network) if network else None
+    ranks = Ranks.joined()
     machine = hardware.detect()
     real = reading.load(data, seed)
     folder = out or Path("runs") / f"{real.train.name}-{settings.name}-ipc{ipc}-seed{seed}".replace("/", "-")
@@ -107,6 +109,8 @@ def run(
         tensorboard=tensorboard,
         progress=not quiet,
     )
+    if ranks.helps:
+        return
     following = ["datacondense", "evaluate", str(folder)]
     if network and network != TrainingFlags().networks:
         following += ["--networks", network]

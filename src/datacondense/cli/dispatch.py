@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,13 @@ import tyro
 
 import datacondense
 from datacondense.cli.help import plain_words, without_torch
-from datacondense.errors import DatacondenseError, is_out_of_memory, unknown_name, warnings_in_one_line
+from datacondense.errors import (
+    DatacondenseError,
+    UsageError,
+    is_out_of_memory,
+    unknown_name,
+    warnings_in_one_line,
+)
 from datacondense.stopping import Terminated, stoppable
 
 #: The verbs, each the `run` of a file here, with their lines in the help.
@@ -160,6 +167,8 @@ def _verb(verb: str, words: Sequence[str]) -> Callable[..., None]:
     """The function behind `verb`; where it takes a method, with the settings of the one that `words` name."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS)
+    if "TORCHELASTIC_RUN_ID" in os.environ and verb != "condense":
+        raise UsageError(f"torchrun starts `condense` alone on several processes; start `{verb}` without it")
     run: Callable[..., None] = import_module(module_of(verb)).run
     if verb in METHOD_FLAGS:
         from datacondense.cli.settings import take_settings  # imports the methods

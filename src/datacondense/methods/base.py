@@ -22,6 +22,7 @@ from datacondense.machine import Machine
 from datacondense.networks import ConvNet, Network
 from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
+from datacondense.ranks import ALONE, Ranks
 from datacondense.training import Recipe
 
 #: Images of which BatchNorm takes its statistics at once: 16 of each of ten classes.
@@ -41,6 +42,18 @@ class Task:
     machine: Machine
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
     """Where a method tells of the images that have gone through the network, while a step lasts."""
+    ranks: Ranks = field(default=ALONE, compare=False, repr=False)
+    """The processes that share the steps."""
+
+    @property
+    def own_classes(self) -> range:
+        """The classes that this process works on: all, unless several share the run."""
+        return self.ranks.of(self.real.classes)
+
+    def share(self, *by_class: Tensor) -> None:
+        """Put in place, after a loop over `own_classes`, what others have: in each tensor, which has equally
+        many rows for each class in turn, the rows of their classes."""
+        self.ranks.share(self.real.classes, *by_class)
 
     def observe(self, batch: Int[Tensor, " b"], logits: Float[Tensor, "b k"]) -> None:
         """Tells the progress of a training, batch by batch."""

@@ -47,11 +47,12 @@ class DCC(GradientMatching):
         classes = range(task.real.classes)
         transforms = [task.siamese(self.siamese, k, t, c) for c in classes]
         goal = [torch.zeros_like(p) for p in learner.module.parameters() if p.requires_grad]
-        for c in classes:  # 1/C Σ_c ∇θ L_c^T(θ_t)
+        for c in task.own_classes:  # 1/C Σ_c ∇θ L_c^T(θ_t)
             real = transforms[c](task.real_batch(c, self.real_batch, k, t))
             for mean, gradient in zip(goal, learner.gradient(real, c), strict=True):
                 mean += gradient / len(classes)
             task.progress.advance(len(real))
+        task.ranks.total(*goal)
 
         def transform(images: Tensor) -> Tensor:
             return torch.cat([transforms[c](images[c * task.ipc :][: task.ipc]) for c in classes])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from datacondense.augmentation import Augmentation
 from datacondense.errors import COUNT, FRACTION, RATE
@@ -62,8 +61,8 @@ class DistributionMatching(LearnedImages):
         learner.freeze_norms(task.mixed_batches(self.batchnorm_batch, k))
         f = learner.embedding(self.real_batch, task.ipc * self.decoder.parts)
         S, slopes = state.images, torch.zeros_like(state.images)
-        distances: list[Tensor] = []
-        for c in range(task.real.classes):
+        distances = S.new_zeros(task.real.classes)
+        for c in task.own_classes:
             transform = task.siamese(self.siamese, k, c)
             with torch.no_grad():
                 real = transform(task.real_batch(c, self.real_batch, k))  # B_c^T
@@ -73,11 +72,12 @@ class DistributionMatching(LearnedImages):
             decoded = transform(self.decoder.decode(images))
             distance = (f(decoded).mean(0) - goal).square().sum()
             (slopes[rows],) = torch.autograd.grad(distance, images)
-            distances.append(distance.detach())
+            distances[c] = distance.detach()
             task.progress.advance(len(real))
+        task.share(slopes, distances)
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         S, velocity = descent.step(S, state.momentum, slopes)
-        return Moving(S, state.labels, velocity), {"distance": sum(map(float, distances))}
+        return Moving(S, state.labels, velocity), {"distance": sum(distances.tolist())}
 
     def _learning_rate(self, ipc: int) -> float:
         return self.image_learning_rate or (1.0 if ipc < 100 else 10.0)

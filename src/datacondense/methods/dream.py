@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from datacondense.errors import COUNT
@@ -40,5 +41,7 @@ class DREAM(IDC):
         """Those of the previous matching, unless it is time to cluster again."""
         if t % self.cluster_every:
             return last
-        classes = range(task.real.classes)
-        return [central_images(task, learner, c, self.real_batch, k, t) for c in classes]
+        batches = [torch.empty(0, dtype=torch.int64)] * task.real.classes
+        for c in task.own_classes:
+            batches[c] = central_images(task, learner, c, self.real_batch, k, t)
+        return batches

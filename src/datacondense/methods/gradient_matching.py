@@ -117,8 +117,8 @@ class GradientMatching(LearnedImages):
 
     def match(self, task: Task, learner: Learner, S: Tensor, v: Tensor, k: int, t: int) -> list[Tensor]:
         """Update S and its velocity v, in place, class by class; the distances before the first update."""
-        descent, distances = self.descent(task.network), list[Tensor]()
-        for c in range(task.real.classes):
+        descent, distances = self.descent(task.network), S.new_zeros(task.real.classes)
+        for c in task.own_classes:
             transform = task.siamese(self.siamese, k, t, c)
             real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
             goal = learner.gradient(real, c)  # ∇θ L_c^T(θ_t)
@@ -126,9 +126,10 @@ class GradientMatching(LearnedImages):
             for i in range(self.image_steps):  # ς_S
                 distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
                 S[rows], v[rows] = descent.step(S[rows], v[rows], slope)
-                distances += [distance] if i == 0 else []
+                distances[c] = distance if i == 0 else distances[c]
             task.progress.advance(len(real))
-        return distances
+        task.share(S, v, distances)
+        return list(distances)
 
     def descent(self, network: Network) -> Momentum:
         """opt_S."""

@@ -92,23 +92,24 @@ class IDC(LearnedImages):
         S, velocity = real.denormalise(state.images), state.momentum.clone()  # pixels
         learner = self.network(task, k)
         optimizer = recipe.optimizer(learner.module)
-        chosen, distances = list[Tensor](), list[Tensor]()
+        chosen, distances = list[Tensor](), S.new_zeros(real.classes, self.matchings)
         for t in range(self.matchings):
             learner.freeze_norms(task.mixed_batches(16, k, t))
             chosen = self.choose(task, learner, chosen, k, t)
-            for c in range(real.classes):
+            for c in task.own_classes:
                 siamese = task.siamese(self.siamese, k, t, c)
                 goal = learner.gradient(siamese(task.real_images(chosen[c])), c)
                 seen = pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)
                 rows = slice(c * task.ipc, (c + 1) * task.ipc)
                 value, slope = learner.match(S[rows], c, goal, settings["distance"], seen)
                 S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
-                distances.append(value)
+                distances[c, t] = value
                 task.progress.advance(len(chosen[c]))
             if t < self.matchings - 1:  # a network trained after the last matching would never be used
                 taken = range(t * updates, (t + 1) * updates)
                 train_on_real(task, learner, recipe, optimizer, taken, "network", k)
-        metrics = {"distance": sum(map(float, distances)) / self.matchings}
+        task.share(S, velocity, distances)
+        metrics = {"distance": sum(distances.T.flatten().tolist()) / self.matchings}
         return Moving(real.normalise(S.clamp(0, 1)), state.labels, velocity), metrics
 
     def network(self, task: Task, k: int) -> Learner:
@@ -116,7 +117,8 @@ class IDC(LearnedImages):
         return task.learner(k)
 
     def choose(self, task: Task, learner: Learner, last: list[Tensor], k: int, t: int) -> list[Tensor]:
-        """Positions of the real batch of each class for matching t; `last` has those of the one before."""
+        """Positions of the real batch of each class for matching t; `last` has those of the one before. Those
+        of the classes of other processes are not looked at."""
         classes = range(task.real.classes)
         return [task.real.sample(c, self.real_batch, task.stream("real batch", k, t, c)) for c in classes]
 
