@@ -5,6 +5,8 @@ The meta device stands in: it computes shapes only, and refuses to mix with tens
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -125,3 +127,13 @@ def test_evaluation_runs_on_the_device() -> None:
     with Transfers():
         score = evaluate(condensed, toy_dataset(), network=NETWORK, trials=2, machine=MACHINE)
     assert score.accuracies == (1 / 3,) * 2  # logits that are all zero predict the first of three classes
+
+
+def test_the_checks_of_a_device_run() -> None:
+    script = [sys.executable, str(Path(__file__).with_name("gpu_checks.py")), "--device", "cpu"]
+    checks = ["--only", "method distribution", "method herding", "evaluated", "verb e", "verb import"]
+    run = subprocess.run([*script, *checks], capture_output=True, text=True)
+    assert run.returncode == 1, run.stdout + run.stderr
+    lines = run.stdout.splitlines()
+    assert [line[:7] for line in lines[:-1]] == ["ok     "] * 3 + ["FAILED "] + ["ok     "] * 2
+    assert "no such" in lines[3], "evaluate has nothing to evaluate where condense did not run"

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,15 +28,6 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 #: A run of about twenty seconds whose checkpoints are those of its ends.
 RUN = ["-m", "datacondense", "condense", "digits", "--ipc", "1", "--method", "distribution-matching",
        "--network", "convnet(width=4,depth=1)", "--out", "run", "--resume"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As torchrun gives each rank: sums over several threads are rounded otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
