@@ -55,6 +55,7 @@ def test_a_run_is_there_with_pictures_and_settings(tmp_path: Path) -> None:
     assert b"iterations" in hyperparameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_every", [0.0, 1000.0])
 def test_a_resumed_run_has_every_point_once(
     checkpoint_every: float, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ def test_a_run_that_was_not_shown_before_is_shown_whole(expected: Any, tmp_path:
     assert points(tmp_path / "board") == expected
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_takes_its_place(expected: Any, tmp_path: Path) -> None:
     run(None, Drift(iterations=9), seed=5, tensorboard=tmp_path)
     files = set(tmp_path.iterdir())

@@ -113,6 +113,7 @@ def test_what_is_returned_is_what_is_saved(tmp_path: Path) -> None:
     assert returned.recipe == loaded.recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
 @pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
@@ -157,6 +158,7 @@ def test_a_stopped_run_may_be_given_other_iterations(iterations: int, tmp_path: 
         run(tmp_path / "stopped", method=replace(QUICK, iterations=7), resume=True)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_written_while_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condensing, "CHECKPOINT_EVERY", 0.0)
     found: list[bool] = []
@@ -211,6 +213,7 @@ def test_a_real_process_is_stopped_and_goes_on_to_the_same_bytes(how: signal.Sig
     assert deterministic_bytes(tmp_path / "stopped") == deterministic_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_returns_it_and_writes_nothing(tmp_path: Path) -> None:
     run(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -222,6 +225,7 @@ def test_resuming_a_finished_run_returns_it_and_writes_nothing(tmp_path: Path) -
     assert torch.equal(run(tmp_path / "chosen", method=RandomSelection(), resume=True).images, chosen.images)
 
 
+@pytest.mark.slow
 def test_results_are_not_overwritten_unless_asked(tmp_path: Path) -> None:
     run(tmp_path)
     before = deterministic_bytes(tmp_path)
@@ -232,6 +236,7 @@ def test_results_are_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert deterministic_bytes(tmp_path) != before
 
 
+@pytest.mark.slow
 def test_an_overwriting_run_that_fails_keeps_the_old_result(tmp_path: Path) -> None:
     run(tmp_path)
     before = deterministic_bytes(tmp_path)

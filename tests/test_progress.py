@@ -166,6 +166,7 @@ def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.Capt
     assert "92.00 of 100 iterations, 8 min left\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("show", [None, False])
 def test_a_library_call_is_quiet_where_there_is_no_terminal(
     show: bool | None, clock: Clock, capsys: pytest.CaptureFixture[str]
