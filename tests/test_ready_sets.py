@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -74,6 +75,17 @@ def test_the_command_line_lists_them_and_takes_their_names(
     capsys.readouterr()
     assert main(["export", "digits-ipc1", "--to", "npz", "--out", "other"]) == 2
     assert "digits-ipc1 is not a condensed dataset" in capsys.readouterr().err
+
+
+def test_a_ready_set_has_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "digits-ipc1", "digits-ipc10", "--out", "sets.html"]) == 0
+    page, ready = html.unescape(Path("sets.html").read_text()), ready_sets()["digits-ipc1"]
+    (evaluation,) = ready.evaluations.values()
+    assert str(dc.Score(evaluation.accuracies)) in page
+    assert ready.made.run
+    assert ready.made.run["command"] in page
+    assert "dc.load_condensed('digits-ipc1')" in page
 
 
 @pytest.fixture

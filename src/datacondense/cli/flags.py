@@ -18,7 +18,7 @@ from datacondense.errors import COUNT
 from datacondense.files import require_new_file, write_json
 from datacondense.machine import Machine, Precision
 from datacondense.networks import NETWORKS, Network, parse_network, split_networks
-from datacondense.sets import load_condensed, ready_sets
+from datacondense.sets import named
 from datacondense.training import Recipe
 
 Data = Annotated[
@@ -32,7 +32,7 @@ Data = Annotated[
 Artifacts = Annotated[
     Positional[tuple[Path, ...]],
     UNSAID,
-    arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote."),
+    arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote, or ready sets."),
 ]
 Seed = Annotated[int, arg(help="Determines all random choices.")]
 Switch = Annotated[bool, UNSAID]
@@ -81,11 +81,8 @@ def report_command(folders: Sequence[Path], scores: Path | None = None) -> str:
 
 def load_set(place: Path) -> CondensedDataset:
     """The artifact in a folder or, where there is nothing of this name, the ready set."""
-    return (
-        load_condensed(str(place))
-        if not place.exists() and str(place) in ready_sets()
-        else CondensedDataset.load(place)
-    )
+    ready = named(place)
+    return CondensedDataset.load(ready.folder if ready else place)
 
 
 def remembered(condensed: CondensedDataset) -> Source:

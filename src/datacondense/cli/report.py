@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from datacondense.artifact.condensed import CondensedDataset
 from datacondense.cli.flags import (
     KNOWN_NETWORKS,
     Artifacts,
@@ -16,6 +15,7 @@ from datacondense.cli.flags import (
     MachineFlags,
     Seed,
     Switch,
+    load_set,
     note_other_images,
 )
 from datacondense.cli.help import UNSAID
@@ -69,14 +69,14 @@ def run(
     from datacondense.report.scores import evaluation_of, read_scores
 
     if not folders or len(set(folders)) < len(folders):
-        raise UsageError("name one or more different folders that `condense` wrote")
+        raise UsageError("name one or more different folders that `condense` wrote, or ready sets")
     require_new_file(out, overwrite=output.overwrite)
     output.check()
     for flag, number in (("--trials", trials), ("--snapshot-trials", snapshot_trials), ("--epochs", epochs)):
         COUNT.require(flag, number)
     known = read_scores(scores)
     chosen = {name: parse_network(name) for name in split_networks(networks)}
-    sets = {folder: CondensedDataset.load(folder) for folder in folders}
+    sets = {folder: load_set(folder) for folder in folders}
     with KeptTrials() as kept:
         if trials or snapshot_trials:
             machine = hardware.detect()

@@ -22,7 +22,8 @@ from datacondense.report.charts import Chart
 from datacondense.report.pictures import Gallery, gallery
 from datacondense.report.rendering import render
 from datacondense.report.reuse import condense_command, evaluate_command, training_code
-from datacondense.report.scores import Evaluation, baselines, own
+from datacondense.report.scores import Evaluation, baselines, own, read_scores
+from datacondense.sets import SCORES, named
 from datacondense.snapshots import Snapshots, read_snapshots
 from datacondense.text import duration, shown_shape
 
@@ -44,13 +45,16 @@ class Exhibit:
 
     @classmethod
     def read(cls, folder: Path, evaluations: Sequence[Evaluation] = ()) -> Exhibit:
-        """What is in `folder`, and of the evaluations those that concern it.
+        """What is in `folder`, or in the ready set of this name, and of the evaluations those of it.
 
         Raises:
             UsageError: it is not an artifact.
             DatacondenseError: a file in it is damaged.
         """
-        condensed, place = CondensedDataset.load(folder), folder.expanduser()
+        ready = named(folder)
+        place = ready.folder if ready else folder.expanduser()
+        condensed = CondensedDataset.load(place)
+        evaluations = [*evaluations, *(read_scores([place / SCORES]) if ready else ())]
         ours = tuple(own(evaluations, condensed))
         networks = {one.network for one in ours} or {condensed.record["network"]}
         return cls(
@@ -58,7 +62,7 @@ class Exhibit:
             condensed,
             _read_metrics(place / METRICS),
             read_snapshots(place, condensed.images.shape),
-            run_result(place),
+            ready.made.run if ready else run_result(place),
             ours,
             tuple(baselines(evaluations, condensed, networks)),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from datacondense.artifact.condensed import CondensedDataset
 from datacondense.methods import METHODS, GradientMatching
 from datacondense.networks import ConvNet, describe_network
+from datacondense.sets import named
 from datacondense.settings import restored
 
 
@@ -62,14 +63,15 @@ def training_code(condensed: CondensedDataset, folder: Path) -> str:
         if condensed.source
         else "score = dc.evaluate(condensed, test, trials=20)    # `test`: your test images"
     )
-    return _CODE.format(folder=str(folder), test=test)
+    load = "load_condensed" if named(folder) else "CondensedDataset.load"
+    return _CODE.format(load=f"dc.{load}({str(folder)!r})", test=test)
 
 
 _CODE = """\
 import torch
 import datacondense as dc
 
-condensed = dc.CondensedDataset.load({folder!r})
+condensed = {load}
 data, recipe = condensed.training_set(), condensed.recipe
 
 # A network of your own: any torch.nn.Module that gives a logit for each class.

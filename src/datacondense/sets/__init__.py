@@ -50,6 +50,8 @@ class ReadySet:
     name: str
     evaluations: dict[str, Evaluation]
     """The evaluations, by the name of the network trained on it."""
+    folder: Path
+    """Where it is."""
 
     @property
     def made(self) -> _Made:
@@ -81,8 +83,13 @@ def ready_sets(folder: Path = FOLDER) -> dict[str, ReadySet]:
         DatacondenseError: the installation is damaged.
     """
     found = (path.parent.name for path in folder.glob(f"*/{SCORES}"))
-    return {name: ReadySet(name, read_json(folder / name / SCORES, dict[str, Evaluation]))
+    return {name: ReadySet(name, read_json(folder / name / SCORES, dict[str, Evaluation]), folder / name)
             for name in sorted(found)}  # fmt: skip
+
+
+def named(place: Path) -> ReadySet | None:
+    """The ready set that `place` names, unless there is a file or folder of this name."""
+    return None if place.exists() else ready_sets().get(str(place))
 
 
 def load_condensed(name: str) -> CondensedDataset:
