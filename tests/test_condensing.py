@@ -138,6 +138,28 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_its_micro_batch(tmp_path: Path) -> None:
+    """A machine that is measured anew, because its cache was emptied, may have another."""
+
+    def interrupt(k: int) -> None:
+        if k == 2:
+            raise KeyboardInterrupt
+
+    def pieces(size: int, folder: str, method: GradientMatching = QUICK, *, resume: bool = False) -> None:
+        machine = replace(MACHINE, micro_batch=size)
+        condense(toy_dataset(), 2, method, NETWORK, machine=machine, out=tmp_path / folder, resume=resume)
+
+    with pytest.raises(KeyboardInterrupt):
+        pieces(8, "stopped", watched(QUICK, before=interrupt))
+    pieces(3, "stopped", resume=True)
+    pieces(8, "whole")
+    pieces(3, "other")
+    whole = deterministic_bytes(tmp_path / "whole")
+    assert deterministic_bytes(tmp_path / "stopped") == whole
+    assert deterministic_bytes(tmp_path / "other") != whole
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [3, 6])
 def test_a_stopped_run_may_be_given_other_iterations(iterations: int, tmp_path: Path) -> None:
     def interrupt(k: int) -> None:

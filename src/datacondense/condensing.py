@@ -31,7 +31,7 @@ from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
 from datacondense.ranks import Ranks
 from datacondense.reading import Amount, Damaged, read_json
-from datacondense.run_folder import Reached, RunFolder, begun_compiled
+from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots, needed_bytes
 from datacondense.stopping import check_stop, stoppable
@@ -129,9 +129,12 @@ def condense(
         out = snapshot_every = tensorboard = None
         progress = False
     machine, folder = machine or Machine.detect(), Path(out).expanduser() if out is not None else None
-    if resume and machine.compile is None:
-        begun = ranks.of_first(begun_compiled(folder) if folder else None)
-        machine = replace(machine, compile=begun, why="as the run was begun")
+    if resume:
+        compiled, pieces = ranks.of_first(begun_with(folder) if folder else (None, None))
+        if machine.compile is None:
+            machine = replace(machine, compile=compiled, why="as the run was begun")
+        if machine.micro_batch:  # measured anew it may differ, and with it the rounding of sums
+            machine = replace(machine, micro_batch=pieces or machine.micro_batch)
     task = Task(real, ipc, network, seed, machine, ranks=ranks)
     within = method.passes(task) if minutes is None else min(method.passes(task), round(minutes * _PASSES))
     machine = machine.for_work(within, *real.image_shape[1:])
@@ -146,7 +149,7 @@ def condense(
     run, finished = None, None
     if folder is not None:
         require_outside(real.source, folder)
-        run = RunFolder(folder, record, method)
+        run = RunFolder(folder, record, method, machine.micro_batch)
         finished = run.finished(limit) if resume else None
     if finished := agreed(ranks, record, finished):
         return finished

@@ -93,14 +93,17 @@ class _About:
     done: Annotated[int, Meta(ge=0)]
     metrics: tuple[dict[str, int | float], ...]
     seconds: Annotated[float, Meta(ge=0)]
+    micro_batch: Annotated[int, Meta(ge=1)] | None = None
     stood: _StoodAt | None = None
 
 
 class RunFolder:
     """Where one run works; its settings are in `record`."""
 
-    def __init__(self, folder: Path, record: dict[str, Any], method: Method) -> None:
-        self.folder, self.record, self.method = folder, record, method
+    def __init__(
+        self, folder: Path, record: dict[str, Any], method: Method, micro_batch: int | None = None
+    ) -> None:
+        self.folder, self.record, self.method, self.micro_batch = folder, record, method, micro_batch
         self._kept: int | None = None  # iterations in the last checkpoint of this run
 
     def finished(self, limit: float) -> CondensedDataset | None:
@@ -162,6 +165,7 @@ class RunFolder:
             "done": progress.done,
             "metrics": progress.metrics,
             "seconds": progress.seconds,
+            "micro_batch": self.micro_batch,
         }
         more = {_SNAPSHOT + name: tensor for name, tensor in progress.snapshots.tensors().items()}
         if progress.stood:
@@ -296,12 +300,15 @@ class RunFolder:
             )
 
 
-def begun_compiled(folder: Path) -> bool | None:
-    """Whether the run in `folder`, which may be resumed, runs compiled code; None where there is none."""
+def begun_with(folder: Path) -> tuple[bool | None, int | None]:
+    """Whether the run in `folder`, which may be resumed, runs compiled code, and its `Machine.micro_batch`;
+    None where there is no run or it does not say.
+    """
     for name in (CHECKPOINT, PREVIOUS, STATE):
         with suppress(FileNotFoundError, Damaged):
-            return read_tensors(folder / name, "checkpoint", _About)[0].record.compiled
-    return None
+            about, _ = read_tensors(folder / name, "checkpoint", _About)
+            return about.record.compiled, about.micro_batch
+    return None, None
 
 
 def _current(name: str) -> str:
