@@ -158,6 +158,13 @@ def test_time_is_estimated_from_the_first_pieces_and_told_about_every_minute(
         assert err() == "1.50 of 100 iterations, distance 3.25, 2 h 20 min left\n"
 
 
+def test_minutes_that_have_passed_are_told(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("work", total=2000, show=True, minutes=10.0).start(done=3, seconds=120.0) as shown:
+        clock.now += 90
+        shown.finish({"distance": 3.25})
+    assert capsys.readouterr().err == "3.5 of 10 minutes, 4 iterations, distance 3.25\n"
+
+
 def test_a_resumed_run_is_not_taken_to_be_fast(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("work", total=100, show=True).start(done=90) as shown:
         shown.finish()

@@ -115,7 +115,7 @@ class Progress:
     def _move(self, within: float) -> None:
         assert self._bar is not None
         if self.minutes is not None:
-            self._pass_time(self._bar, self.minutes)
+            self._pass_time(self._bar, self.minutes, int(self._done + within))
             return
         self._bar.update(within - self._within)
         self._within = within
@@ -132,9 +132,10 @@ class Progress:
             self._spoken = now
             self.say([f"{position:.2f} of {self.total} {self.unit}s{self._metrics}, {duration(left)} left"])
 
-    def _pass_time(self, bar: tqdm[NoReturn], minutes: float) -> None:
+    def _pass_time(self, bar: tqdm[NoReturn], minutes: float, done: int) -> None:
         now = time.monotonic()
-        bar.update(min((now - self._begun) / 60, minutes) - bar.n)
+        passed = min((now - self._begun) / 60, minutes)
+        bar.update(passed - bar.n)
         if self._lines and now - self._spoken >= _MINUTE:
             self._spoken = now
-            self.say([f"{bar.n:.1f} of {minutes:g} minutes, {self._done} {self.unit}s{self._metrics}"])
+            self.say([f"{passed:.1f} of {minutes:g} minutes, {done:,} {self.unit}s{self._metrics}"])
