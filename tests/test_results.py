@@ -193,6 +193,18 @@ def test_the_design_reports_what_was_measured_of_depths() -> None:
     assert best == {data: ConvNet().fitted(shape).depth for data, shape in sizes.items()}
 
 
+def test_the_pages_report_what_a_hundred_classes_gave() -> None:
+    page = (ROOT / "results" / "hundred-classes" / "README.md").read_text()
+    choosing = " ".join((ROOT / "docs/howto/choosing.md").read_text().split())
+    for name, row in (("random", "| random |"), ("herding", "| herding, "), ("fast", "| `fast`, ")):
+        evaluation = read(f"hundred-classes/{name}.json")["convnet(width=32)"]
+        score, run = without_n(Score(tuple(evaluation["accuracies"]))), evaluation["condensed"]["run"]
+        (line,) = [line for line in page.splitlines() if line.startswith(row)]
+        cost = f"| {run['seconds']:.0f} s | {run['peak_memory'] / 1e9:.1f} GB |"
+        assert f"{cost} {score} |" in line.replace("**", "")
+        assert score in choosing
+
+
 def cell(name: str) -> Score:
     """What is measured in the quick cell of that name."""
     (path,) = (ROOT / "results" / "table1").glob(f"{name}-*-quick-*.json")
