@@ -17,6 +17,7 @@ from typing import Any
 import filelock
 
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.stopping import pause
 
 #: The line that proves a Markdown or HTML file to be ours, wherever it stands.
 MARKER = "<!-- Written by datacondense, which may replace it. -->"
@@ -202,6 +203,33 @@ def locked(folder: Path) -> Iterator[None]:
         raise _cannot_write(folder, error) from None
     try:
         remove_leftovers(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Do what the lock file `path` stands for as the only process, after those that are doing it have ended.
+
+    As with `locked`, the lock ends with its process. Among machines, the file system must have locks, as NFS 4
+    does.
+
+    Raises:
+        DatacondenseError: the file cannot be written.
+    """
+    lock = filelock.FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except filelock.Timeout:
+            pause(0.2)
+        except OSError as error:
+            raise DatacondenseError(f"cannot write {path}: {error.strerror or error}") from None
+    try:
         yield
     finally:
         with suppress(OSError):

@@ -10,13 +10,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 #: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
 _noted: int | None = None
 _at_once = 0
+#: Of the `stop_when` blocks: whether the work is over.
+_over: list[Callable[[], bool]] = []
 
 
 class Terminated(KeyboardInterrupt):
@@ -27,6 +29,8 @@ def check_stop() -> None:
     """A safe point: raise `Terminated` or `KeyboardInterrupt` if a signal has been noted."""
     if _noted is not None:
         raise Terminated if _noted == signal.SIGTERM else KeyboardInterrupt
+    if any(over() for over in _over):
+        raise Terminated
 
 
 def pause(seconds: float) -> None:
@@ -61,6 +65,18 @@ def stoppable() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _noted = None
+
+
+@contextmanager
+def stop_when(over: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block, `check_stop` also raises `Terminated` once `over()` is true: for work in a thread,
+    which no signal reaches.
+    """
+    _over.append(over)
+    try:
+        yield
+    finally:
+        _over.remove(over)
 
 
 @contextmanager

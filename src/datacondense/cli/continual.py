@@ -20,6 +20,7 @@ from datacondense.experiments.continual import (
     run_continual,
     to_common_shape,
 )
+from datacondense.experiments.engine import HERE, Engine
 from datacondense.experiments.plots import require_plots
 from datacondense.files import require_new_file, write_json
 from datacondense.machine.provenance import provenance
@@ -97,6 +98,7 @@ def run(
     ] = None,
     plot: Annotated[Switch, arg(help="Draw mean accuracy by stage next to the file of --json.")] = False,
     quiet: Annotated[Switch, arg(help="Do not print what runs and how long it takes.")] = False,
+    engine: OmitArgPrefixes[Engine] = HERE,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Learn `tasks` with a memory that the method with these `settings` fills."""
@@ -106,6 +108,7 @@ def run(
             raise UsageError("--plot draws next to the file of --json FILE, which was not given")
     for file in [json, json.with_suffix(".png")][: 1 + plot] if json else []:
         require_new_file(file, overwrite=overwrite or resume, flag="--json")
+    engine.check()
     COUNT.require("--trials", trials)
     COUNT.require("--train-limit", train_limit)
     how = Continual(memory, settings, distillation, temperature, updates, fine_tuning_epochs)
@@ -126,6 +129,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         progress=not quiet,
+        engine=engine,
     )
     print(result)
     if json:

@@ -10,11 +10,13 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from datacondense.cli.flags import MachineFlags, Switch
 from datacondense.cli.frontier import FrontierFlags
 from datacondense.cli.help import UNSAID
-from datacondense.errors import COUNT, UsageError, unknown_name
+from datacondense.errors import unknown_name
+from datacondense.experiments.engine import HERE, Engine
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
+from datacondense.experiments.paper.frontier.estimate import estimate_frontier
 from datacondense.experiments.paper.frontier.page import frontier_section
-from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
+from datacondense.experiments.paper.frontier.running import require_time_of_its_own, result_of, run_frontier
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
 from datacondense.files import require_ours, require_writable_folder, write_atomically
@@ -47,9 +49,8 @@ def run(
             help="; ".join(f"{scale.name}: {scale.description}" for scale in SCALES.values()) + ".",
         ),
     ] = "full",
-    workers: Annotated[int, arg(help="Processes; they divide the threads among them.")] = 1,
     dry_run: Annotated[Switch, arg(help="Only list the cells and estimate the time.")] = False,
-    results: Annotated[Path, arg(help="The folder of results; machines may share it and --runs.")] = Path(
+    results: Annotated[Path, arg(help="The folder of results; workers share it and --runs.")] = Path(
         "results"
     ),
     runs: Annotated[Path, arg(help="Where condensed sets are.")] = Path("runs/paper"),
@@ -67,6 +68,7 @@ def run(
         arg(metavar="FILE", help="Write all tables and plots there, as one page to look at."),
     ] = None,
     frontier: OmitArgPrefixes[FrontierFlags] = FrontierFlags(),
+    engine: OmitArgPrefixes[Engine] = HERE,
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
 ) -> None:
     """Measure a table of the paper and compare it with the paper's numbers; finished cells are skipped."""
@@ -77,18 +79,14 @@ def run(
         require_report()
         require_ours(html, "--html")
     if table == "frontier":
-        if workers != 1:
-            raise UsageError(
-                "paper frontier measures time and needs the machine for itself; leave out --workers"
-            )
-        if _frontier(frontier, folders, hardware.detect(), dry_run=dry_run):
+        if _frontier(frontier, folders, hardware.detect(), engine, dry_run=dry_run):
             return
     elif table != "report":
         if table not in TABLES:
             raise unknown_name("table", table, [*TABLES, "frontier", "report"])
         if scale not in SCALES:
             raise unknown_name("scale", scale, SCALES)
-        COUNT.require("--workers", workers)
+        engine.check()
         entries = TABLES[table].select(SCALES[scale], rows, columns)
         machine, cells = hardware.detect(), [entry.cell for entry in entries]
         if dry_run:
@@ -100,7 +98,7 @@ def run(
             print(f"estimate for one worker, {pace}: {_duration(sum(expected.seconds))}")
             return
         _require_writable(folders)
-        run_table(table, entries, folders, machine, workers=workers)
+        run_table(table, entries, folders, machine, engine)
     if report:
         write_book(folders, report)
         print(report)
@@ -117,9 +115,12 @@ def run(
         print(book(folders, [TABLES[table]] if table in TABLES else TABLES.values()), end="")
 
 
-def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_run: bool) -> bool:
+def _frontier(
+    flags: FrontierFlags, folders: Folders, machine: Machine, engine: Engine, *, dry_run: bool
+) -> bool:
     """Say what there is to do and measure it; True where nothing but saying was asked for."""
     points = flags.points()
+    require_time_of_its_own(engine)
     needed = estimate_frontier(points, folders, machine)
     for point, seconds in zip(points, needed, strict=True) if dry_run else ():
         state = "finished" if result_of(point, folders) else f"to do, about {duration(seconds)}"
@@ -129,7 +130,7 @@ def _frontier(flags: FrontierFlags, folders: Folders, machine: Machine, *, dry_r
     print(f"{left} of {len(points)} points to do for seed {flags.seed}, {expected}", flush=True)
     if not dry_run:
         _require_writable(folders)
-        run_frontier(points, folders, machine)
+        run_frontier(points, folders, machine, engine)
     return dry_run
 
 

@@ -11,7 +11,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.artifact.condensed import TENSORS, CondensedDataset
 from datacondense.cli.flags import Data, DataFlags, JsonFlags, MachineFlags, Seed, Switch, note_other_images
-from datacondense.errors import COUNT, Range
+from datacondense.errors import Range
+from datacondense.experiments.engine import HERE, Engine
 from datacondense.experiments.plots import can_plot
 from datacondense.experiments.search.result import NO_PLOT, plot, summary
 from datacondense.experiments.search.space import PAPER_SPACE, read_space
@@ -21,20 +22,17 @@ from datacondense.files import require_new_file
 
 @dataclass(frozen=True)
 class Sharing:
-    """The place of the studies and the processes that work on them."""
+    """The place of the studies, which any number of processes share."""
 
     storage: Annotated[str | None, arg(metavar="URL")] = None
     """A database to share, postgresql://USER@HOST/DATABASE; a file in --out unless given."""
     study: Annotated[str | None, arg(metavar="NAME")] = None
     """The beginning of the studies' names; search-DATA unless given."""
-    workers: int = 1
-    """Processes on this machine; they divide the threads among them."""
     heartbeat: float = 15.0
     """Seconds between heartbeats; a trial whose worker misses four is handed out again."""
 
     def check(self) -> None:
-        """Raise `UsageError` where a number cannot be right."""
-        COUNT.require("--workers", self.workers)
+        """Raise `UsageError` where the number cannot be right."""
         Range(0, 86_400, above=True).require("--heartbeat", self.heartbeat)
 
 
@@ -62,6 +60,7 @@ def run(
         arg(help="The folder of study and results.", help_behavior_hint="(default: runs/search-DATA)"),
     ] = None,
     sharing: OmitArgPrefixes[Sharing] = Sharing(),
+    engine: OmitArgPrefixes[Engine] = HERE,
     output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     seed: Seed = 0,
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
@@ -73,6 +72,7 @@ def run(
 
     output.check()
     sharing.check()
+    engine.check()
     if not can_plot():
         print(f"note: {NO_PLOT}", file=sys.stderr)
     elif output.json:
@@ -97,7 +97,7 @@ def run(
         seed=seed,
         storage=sharing.storage,
         study=sharing.study,
-        workers=sharing.workers,
+        engine=engine,
         heartbeat=sharing.heartbeat,
         machine=machine,
         progress=not quiet,

@@ -39,6 +39,10 @@ class Machine:
     """Whether to compile code that runs often; None: if the work is long enough and there is a compiler."""
     why: str = field(default="as asked", compare=False, repr=False)
     """The reason for `compile`, for people."""
+    asked: tuple[str, Precision, bool | None, int | None] | None = field(
+        default=None, compare=False, repr=False
+    )
+    """The arguments of `detect`, where it made this."""
 
     @classmethod
     def detect(
@@ -61,6 +65,7 @@ class Machine:
         Raises:
             UsageError: an unknown or unavailable device, or one without `precision`; threads out of range.
         """
+        asked = device, precision, compile, threads
         place = _device(device, precision)
         if threads is not None:
             Range(1, MOST_THREADS).require("--threads", threads)
@@ -68,7 +73,12 @@ class Machine:
         best = calibration(place)
         if precision == "auto":
             precision = "bfloat16" if best.bfloat16 else "float32"
-        return cls(place, precision, best.micro_batch if place.type == "cpu" else None, compile)
+        micro_batch = best.micro_batch if place.type == "cpu" else None
+        return cls(place, precision, micro_batch, compile, asked=asked)
+
+    def detected_here(self) -> Machine:
+        """What the same arguments of `detect` give in this process, which may be on another machine."""
+        return Machine.detect(*self.asked) if self.asked else self
 
     def for_work(self, images: int, height: int, width: int) -> Machine:
         """This machine with compilation decided, for so many forward and backward passes over images.

@@ -50,6 +50,10 @@ class Progress:
         self._first: tuple[float, float] | None = None
         self._estimated, self._lines, self._spoken = False, False, 0.0
 
+    def __reduce__(self) -> tuple[type[Progress], tuple[str, int, str, int, bool]]:
+        """What another process gets shows nothing: bars of several would mix."""
+        return Progress, (self.title, self.total, self.unit, self.images, False)
+
     def part(self, title: str, total: int, unit: str, images: int) -> Progress:
         """Of a piece of work within this one, shown likewise."""
         return Progress(title, total, unit, images, self.show)

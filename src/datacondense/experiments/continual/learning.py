@@ -37,6 +37,7 @@ class Experiment:
         machine: Machine,
         trials: int,
     ) -> None:
+        self._arguments = dict(tasks), settings, network, machine, trials
         self.names, self.tasks, self.settings = tuple(tasks), tuple(tasks.values()), settings
         self.network = network
         self.outputs = output_layers([task.train.class_names for task in self.tasks])
@@ -48,6 +49,17 @@ class Experiment:
         shape = self.tasks[0].train.image_shape
         #: Reused by all trials, since what is compiled belongs to it.
         self.learner = Learner.for_images(network, shape, classes, self.machine)
+
+    def __reduce__(self) -> tuple[type[Experiment], tuple[Any, ...]]:
+        """Another process makes it from the same arguments."""
+        return Experiment, self._arguments
+
+    def on(self, machine: Machine) -> Experiment:
+        """The same on another machine."""
+        if machine == self.memory_machine:
+            return self
+        tasks, settings, network, _, trials = self._arguments
+        return Experiment(tasks, settings, network, machine, trials)
 
     def images(self, stage: int) -> int:
         """How many a stage learns from before fine-tuning: all new ones, and the decoded memories."""

@@ -1,9 +1,7 @@
-"""Measure the cells of a table: resumable, each one once however many processes share the folder."""
+"""Measure the cells of a table: resumable, each one once, however many workers there are."""
 
 from __future__ import annotations
 
-import io
-import multiprocessing.connection
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,37 +10,37 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import torch
+import msgspec
 from tqdm import tqdm
 
 from datacondense.artifact.condensed import CondensedDataset, finished
 from datacondense.condensing import RunResult, condense, run_result
-from datacondense.data import DataSplits, ImageDataset, load_dataset
-from datacondense.errors import DatacondenseError, UsageError, warnings_in_one_line
+from datacondense.data import DataSplits, load_dataset
+from datacondense.errors import DatacondenseError
 from datacondense.evaluation import Score, evaluate_recorded
 from datacondense.evaluation.trials import KeptTrials
-from datacondense.experiments.claims import claimed
+from datacondense.experiments.engine import HERE, Engine, Job, outcomes
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.tables import Entry, reported_numbers
-from datacondense.experiments.workers import processes
-from datacondense.files import write_json
+from datacondense.files import exclusive, write_json
 from datacondense.machine import Machine
 from datacondense.machine.provenance import Provenance
 from datacondense.reading import Amount, Damaged, Fraction, read_json
-from datacondense.stopping import check_stop, pause, stoppable
-
-#: Seconds before looking again whether what others work on is done.
-POLL = 2.0
+from datacondense.stopping import stoppable
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of a table's work; processes and machines that share them share the work."""
+    """The folders of a table's work. Workers share them, and so may several tables."""
 
     results: Path
     """`TABLE/CELL.json`, to be kept."""
     runs: Path
     """Condensed sets and scores of unfinished cells."""
+
+    def absolute(self) -> Folders:
+        """For workers, which may be in another folder."""
+        return Folders(self.results.absolute(), self.runs.absolute())
 
     def result(self, cell: Cell) -> Path | None:
         """The result of a cell, in whichever table it was measured; None where there is none."""
@@ -56,202 +54,159 @@ class Folders:
         """Whether a condensed set is finished."""
         return finished(self.set(sets, seed))
 
+    def partial(self, cell: Cell) -> Path:
+        """The measurements of an unfinished cell."""
+        return self.runs / f"{cell.id}.json"
+
+    def lock(self, work: str) -> Path:
+        """A lock file, for `exclusive`."""
+        return self.runs / f".{work}.lock"
+
 
 @stoppable()
 def run_table(
-    table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, *, workers: int = 1
+    table: str, entries: Sequence[Entry], folders: Folders, machine: Machine, engine: Engine = HERE
 ) -> None:
     """Measure what is not measured yet of `entries`, writing `results/<table>/<cell>.json`.
 
-    Returns when all are measured, by this process or by others that share the folders. A cell that fails
-    does not stop the others.
+    A cell that fails does not stop the others.
 
     Args:
-        workers: processes; they divide the threads of PyTorch among them.
+        engine: where sets are condensed, and networks trained on each of them.
 
     Raises:
-        UsageError: workers below 1.
+        UsageError: there can be no such engine.
         DatacondenseError: cells failed.
     """
-    if workers < 1:
-        raise UsageError(f"--workers must be at least 1; found {workers}")
+    engine.check()
+    folders = folders.absolute()
     folders.runs.mkdir(parents=True, exist_ok=True)
-    progress = _Progress(table, entries, folders)
-    with progress.bar:
-        if workers == 1:
-            _Worker(table, folders, machine).run(entries, progress)
-        else:
-            _run_in_processes(table, entries, folders, machine, workers, progress)
+    open_entries = {entry.cell.id: entry for entry in entries if not folders.result(entry.cell)}
+    left = {name: _unmeasured(entry.cell, folders) for name, entry in open_entries.items()}
+    jobs, failed = _jobs([entry.cell for entry in open_entries.values()], left, folders), set[str]()
+    with tqdm(total=len(entries), initial=len(entries) - len(open_entries), desc=table, unit="cell",
+              dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:  # fmt: skip
+
+        def finish(entry: Entry) -> None:
+            score = _finished(table, entry.cell, folders)
+            bar.update()
+            tqdm.write(f"{entry.row}, {entry.column}: {score}, {entry.cell.scale}; "
+                       f"the paper: {entry.reported or 'no number'}")  # fmt: skip
+            sys.stdout.flush()
+
+        for name in [name for name, seeds in left.items() if not seeds]:  # stopped just before its end
+            finish(open_entries[name])
+        for job, outcome in outcomes(jobs, engine, machine, (folders,)):
+            if job.run is not _measure:
+                continue
+            cell, seed = job.arguments
+            if isinstance(outcome, DatacondenseError):
+                if cell.id not in failed:
+                    entry = open_entries[cell.id]
+                    tqdm.write(f"{entry.row}, {entry.column}: {outcome}", file=sys.stderr)
+                failed.add(cell.id)
+                continue
+            left[cell.id].remove(seed)
+            if not left[cell.id]:
+                finish(open_entries[cell.id])
+    if failed:
+        raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
 
 
-class _Progress:
-    """A bar of finished cells, whoever finished them."""
-
-    def __init__(self, table: str, entries: Sequence[Entry], folders: Folders) -> None:
-        self.entries, self.folders = entries, folders
-        self.bar = tqdm(total=len(entries), initial=self._finished(), desc=table, unit="cell",
-                        dynamic_ncols=True, disable=not sys.stderr.isatty())  # fmt: skip
-
-    def look(self) -> None:
-        """Show what is finished by now."""
-        self.bar.update(self._finished() - self.bar.n)
-
-    def _finished(self) -> int:
-        return sum(self.folders.result(entry.cell) is not None for entry in self.entries)
-
-
-def _run_in_processes(
-    table: str,
-    entries: Sequence[Entry],
-    folders: Folders,
-    machine: Machine,
-    workers: int,
-    progress: _Progress,
-) -> None:
-    threads = max(1, torch.get_num_threads() // workers)
-    with processes(_child, (table, entries, folders, machine), workers, threads) as children:
-        while working := [child.sentinel for child in children if child.is_alive()]:
-            multiprocessing.connection.wait(working, timeout=0.5)
-            check_stop()
-            progress.look()
-    if failed := sum(child.exitcode != 0 for child in children):
-        raise DatacondenseError(f"{failed} of {workers} workers failed; the same command continues")
+def _jobs(cells: Sequence[Cell], left: dict[str, list[int]], folders: Folders) -> list[Job]:
+    """A job for each set that is missing, and one to measure each; selections by the same trained network
+    wait for the first, which trains it.
+    """
+    jobs: dict[str, Job] = {}
+    first: dict[str, str] = {}
+    for cell in cells:
+        for seed in left[cell.id]:
+            needs: tuple[str, ...] = ()
+            if cell.sets and not folders.has_set(cell.sets, seed):
+                made, work = f"condense-{cell.sets.id(seed)}", cell.sets.work_id(seed)
+                after = (first[work],) if first.setdefault(work, made) != made else ()
+                jobs.setdefault(made, Job(made, _condense, (cell.sets, seed), after=after))
+                needs = (made,)
+            name = f"measure-{cell.id}-seed{seed}"
+            jobs[name] = Job(name, _measure, (cell, seed), needs)
+    return list(jobs.values())
 
 
-def _child(table: str, entries: Sequence[Entry], folders: Folders, machine: Machine) -> None:
-    sys.stderr = _Lines()
-    try:
-        with stoppable(), warnings_in_one_line():
-            _Worker(table, folders, machine).run(entries, _Progress(table, entries, folders))
-    except DatacondenseError as error:
-        print(f"datacondense: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+def _condense(machine: Machine, folders: Folders, sets: Sets, seed: int) -> None:
+    """Make a set, unless it is there by now."""
+    with exclusive(folders.lock(sets.work_id(seed))):
+        if not folders.has_set(sets, seed):
+            condense(_data(sets.data).train, sets.ipc, sets.method, sets.network, seed=seed, machine=machine,
+                     out=folders.set(sets, seed), resume=True)  # fmt: skip
 
 
-class _Lines(io.TextIOBase):
-    """The standard error as if it were no terminal: progress bars of several processes would mix."""
-
-    def write(self, text: str) -> int:
-        return sys.__stderr__.write(text) if sys.__stderr__ else len(text)
-
-
-@dataclass(frozen=True)
-class _Worker:
-    table: str
-    folders: Folders
-    machine: Machine
-
-    def run(self, entries: Sequence[Entry], progress: _Progress) -> None:
-        failed: dict[str, DatacondenseError] = {}
-        while todo := [
-            entry for entry in entries
-            if entry.cell.id not in failed and not self.folders.result(entry.cell)
-        ]:  # fmt: skip
-            worked = False
-            for entry in todo:
-                try:
-                    worked |= self._attempt(entry)
-                except DatacondenseError as error:
-                    failed[entry.cell.id] = error
-                    tqdm.write(f"{entry.row}, {entry.column}: {error}", file=sys.stderr)
-                progress.look()
-            if not worked:
-                pause(POLL)
-        with suppress(OSError):
-            (self.folders.results / ".claims").rmdir()
-        if failed:
-            raise DatacondenseError(f"{len(failed)} of {len(entries)} cells failed")
-
-    def _attempt(self, entry: Entry) -> bool:
-        """Do the open work of a cell, except what others are doing; False if there is none."""
-        cell = entry.cell
-        with claimed(self.folders.results / ".claims" / cell.id) as mine:
-            if not mine:
-                return False
-            if self.folders.result(cell):
-                return True
-            partial = self.folders.runs / f"{cell.id}.json"
-            sets = _read_partial(partial, cell) if partial.exists() else {}
-            worked = False
-            for seed in cell.seeds:
-                if str(seed) not in sets and (training := self._training(cell, seed)):
-                    with KeptTrials() as kept:
-                        sets[str(seed)] = self._measured(cell, seed, training, kept)
-                        write_json(partial, sets)
-                    worked = True
-            if len(sets) == len(cell.seeds):
-                score = self._finish(cell, [sets[str(seed)] for seed in cell.seeds])
-                partial.unlink()
-                worked = True
-                tqdm.write(f"{entry.row}, {entry.column}: {score}, {cell.scale}; "
-                           f"the paper: {entry.reported or 'no number'}")  # fmt: skip
-                sys.stdout.flush()
-            return worked
-
-    def _training(self, cell: Cell, seed: int) -> CondensedDataset | ImageDataset | None:
-        """What the cell's networks are trained on; None while another process is making it."""
-        real = _data(cell.data).train
-        if cell.sets is None:
-            return real
-        folder = self.folders.set(cell.sets, seed)
-        if not self.folders.has_set(cell.sets, seed):
-            with claimed(self.folders.runs / ".claims" / cell.sets.work_id(seed)) as mine:
-                if not mine:
-                    return None
-                sets = cell.sets
-                condense(real, sets.ipc, sets.method, sets.network, seed=seed, machine=self.machine,
-                         out=folder, resume=True)  # fmt: skip
-        return CondensedDataset.load(folder)
-
-    def _measured(
-        self, cell: Cell, seed: int, training: CondensedDataset | ImageDataset, kept: KeptTrials
-    ) -> _Set:
-        """One set: the accuracies of its networks and where they come from."""
+def _measure(machine: Machine, folders: Folders, cell: Cell, seed: int) -> None:
+    """Train networks on one set and test them, unless that is done by now."""
+    with exclusive(folders.lock(f"{cell.id}-seed{seed}")), KeptTrials() as kept:
+        if folders.result(cell) or str(seed) in _read_partial(cell, folders):
+            return
+        training = CondensedDataset.load(folders.set(cell.sets, seed)) if cell.sets else None
         _, result = evaluate_recorded(
-            training,
+            _data(cell.data).train if training is None else training,
             _data(cell.data).test,
             cell.network,
             trials=cell.trials,
             recipe=cell.recipe,
             seed=seed,
-            machine=self.machine,
+            machine=machine,
             kept=kept,
         )
-        if cell.sets is None or not isinstance(training, CondensedDataset):
-            return {"accuracies": result["accuracies"], "run": result["run"]}
-        made = run_result(self.folders.set(cell.sets, seed))
-        return {
-            "accuracies": result["accuracies"],
-            "condensed": {"seed": seed, "recipe": training.recipe.record(), "run": made},
-            "run": result["run"],
-        }
+        one: _Set = {"accuracies": result["accuracies"], "run": result["run"]}
+        if cell.sets and training is not None:
+            made = run_result(folders.set(cell.sets, seed))
+            one = {
+                "accuracies": result["accuracies"],
+                "condensed": {"seed": seed, "recipe": training.recipe.record(), "run": made},
+                "run": result["run"],
+            }
+        with exclusive(folders.lock(cell.id)):
+            write_json(folders.partial(cell), _read_partial(cell, folders) | {str(seed): one})
 
-    def _finish(self, cell: Cell, sets: list[_Set]) -> Score:
-        score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))
-        folder = self.folders.results / self.table
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder / f"{cell.id}.json",
-            {
-                "reported": {
-                    table: asdict(number) if number else None
-                    for table, number in reported_numbers(cell).items()
+
+def _finished(table: str, cell: Cell, folders: Folders) -> Score:
+    """Write the result of a cell whose sets are all measured, unless it is there by now."""
+    with exclusive(folders.lock(cell.id)):
+        path = folders.result(cell)
+        if path is None:
+            by_seed = _read_partial(cell, folders)
+            sets = [by_seed[str(seed)] for seed in cell.seeds]
+            score = Score(tuple(accuracy for one in sets for accuracy in one["accuracies"]))
+            path = folders.results / table / f"{cell.id}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(
+                path,
+                {
+                    "reported": {
+                        table: asdict(number) if number else None
+                        for table, number in reported_numbers(cell).items()
+                    },
+                    "measured": {
+                        "mean": score.mean,
+                        "std": score.std,
+                        "n": len(score.accuracies),
+                        "accuracies": score.accuracies,
+                    },
+                    "scale": cell.scale,
+                    "configuration": cell.configuration(),
+                    "data": _data(cell.data).train.description,
+                    "sets": sets,
                 },
-                "measured": {
-                    "mean": score.mean,
-                    "std": score.std,
-                    "n": len(score.accuracies),
-                    "accuracies": score.accuracies,
-                },
-                "scale": cell.scale,
-                "configuration": cell.configuration(),
-                "data": _data(cell.data).train.description,
-                "sets": sets,
-            },
-        )  # fmt: skip
-        return score
+            )
+        folders.partial(cell).unlink(missing_ok=True)
+    return Score(tuple(read_json(path, _Result).measured.accuracies))
+
+
+class _Measured(msgspec.Struct):
+    accuracies: list[Fraction]
+
+
+class _Result(msgspec.Struct):
+    measured: _Measured
 
 
 class _Condensed(TypedDict):
@@ -273,17 +228,27 @@ class _Set(TypedDict):
     run: _Evaluation
 
 
-def _read_partial(path: Path, cell: Cell) -> dict[str, _Set]:
+def _read_partial(cell: Cell, folders: Folders) -> dict[str, _Set]:
     """The measurements of an unfinished cell, by seed."""
+    path = folders.partial(cell)
     try:
         found = read_json(path, dict[str, _Set])
         if not found.keys() <= set(map(str, cell.seeds)):
             raise Damaged(path, "it has seeds that are not the cell's")
         if any(len(one["accuracies"]) != cell.trials for one in found.values()):
             raise Damaged(path, f"it does not have {cell.trials} accuracies of each set")
+    except FileNotFoundError:
+        return {}
     except Damaged as error:
         raise error.advising("move it away to measure the cell again") from None
     return found
+
+
+def _unmeasured(cell: Cell, folders: Folders) -> list[int]:
+    """The seeds of a cell that are left; all where what was measured cannot be read, which jobs report."""
+    with suppress(Damaged):
+        return [seed for seed in cell.seeds if str(seed) not in _read_partial(cell, folders)]
+    return list(cell.seeds)
 
 
 @lru_cache(maxsize=1)

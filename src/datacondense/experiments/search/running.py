@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datacondense.data import DataSplits, ImageDataset
 from datacondense.data.places import require_outside
-from datacondense.errors import UsageError
+from datacondense.errors import DatacondenseError, UsageError
+from datacondense.experiments.engine import HERE, Engine, Job
 from datacondense.experiments.search.result import Measured, compared, plot
 from datacondense.experiments.search.space import (
     PAPER_SPACE,
@@ -45,7 +43,6 @@ from datacondense.experiments.search.study import (
     open_storage,
     without_password,
 )
-from datacondense.experiments.workers import processes
 from datacondense.files import require_ours, require_writable_folder, write_json
 from datacondense.learner import Learner
 from datacondense.machine import Machine
@@ -74,7 +71,6 @@ class _Job:
     storage: str
     heartbeat: float
     seed: int
-    machine: Machine
 
     def studies(self, storage: Storage) -> list[SharedStudy]:
         """One per stage, made or found."""
@@ -83,22 +79,29 @@ class _Job:
             for stage in self.stages
         ]
 
-    def work(self, position: int, study: SharedStudy, progress: Progress) -> None:
-        """Take trials of a stage until it is done, here or elsewhere."""
+    def work(
+        self,
+        position: int,
+        study: SharedStudy,
+        machine: Machine | None,
+        progress: Progress,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take trials of a stage until it is done, here or elsewhere; without a machine, only wait for it."""
         stage = self.stages[position]
         study.run(
             self.suggest,
             self.points,
-            lambda point: self.measure(stage, point),
+            (lambda point: self.measure(stage, point, machine)) if machine else None,
             progress=progress.part(f"{stage.name} ({position + 1} of {len(self.stages)})", 0, "network", 0),
-            stop=_orphaned,
+            look=look,
         )
 
-    def measure(self, stage: Stage, point: Configuration) -> tuple[float, float | None]:
+    def measure(self, stage: Stage, point: Configuration, machine: Machine) -> tuple[float, float | None]:
         """Accuracy on the validation part and, of a network trained on the whole set, on test images."""
         data, recipe = stage.training, stage.recipe
         assert point.network is not None
-        machine = self.machine.for_work(recipe.epochs * len(data), *data.image_shape[1:])
+        machine = machine.for_work(recipe.epochs * len(data), *data.image_shape[1:])
         with global_stream(self.seed, f"search weights {point.label}"):
             learner = Learner.for_images(point.network, data.image_shape, data.classes, machine).draw()
             order = stream(self.seed, f"search order {point.label}")
@@ -119,7 +122,7 @@ def search(
     seed: int = 0,
     storage: str | None = None,
     study: str | None = None,
-    workers: int = 1,
+    engine: Engine = HERE,
     heartbeat: float = 15.0,
     machine: Machine | None = None,
     progress: bool | None = None,
@@ -137,7 +140,7 @@ def search(
         out: a folder for the study, the selections, `search.json` and, with matplotlib, `search.png`.
         storage: an SQLAlchemy URL, to share; an SQLite file in `out` by default.
         study: what the studies' names begin with; `search-DATA` by default.
-        workers: processes here, this one included.
+        engine: where networks are trained; on several machines, with a `storage` that they all reach.
         heartbeat: seconds between heartbeats; a trial whose worker misses four of them is handed out again.
         progress: as for `condense`.
 
@@ -152,8 +155,9 @@ def search(
         DatacondenseError: the storage cannot be reached.
     """
     settings, machine, out = settings or Search(), machine or Machine.detect(), Path(out).expanduser()
-    if workers < 1 or heartbeat <= 0:
-        raise UsageError(f"workers must be at least 1 and heartbeat above 0; found {workers}, {heartbeat}")
+    if heartbeat <= 0:
+        raise UsageError(f"heartbeat must be above 0; found {heartbeat}")
+    engine.check()
     data.train.require_trainable()
     require_proxies(proxies)
     artifacts = artifacts_among(proxies, data.train)
@@ -184,19 +188,20 @@ def search(
         test = some_of(data.test, settings.test_images, seed)
         stages = stages_of(training, proxies, artifacts, settings, common, seed, machine, out, progress)
         name = study or f"search-{data.train.name}"
-        job = _Job(space, tuple(order), validation, test, stages, name, url, heartbeat, seed, machine)
+        job = _Job(space, tuple(order), validation, test, stages, name, url, heartbeat, seed)
         sample = [point.label for point in order[: settings.sample]]
         studies = job.studies(opened)
-        with _helpers(job, workers - 1):
+        own = machine if engine.here else None
+        with _workers(job, engine, machine) as look:
             rankings = []
             for position, shared in enumerate(studies[:-1]):
                 shared.plan(_wanted(settings, order))
-                job.work(position, shared, shown)
+                job.work(position, shared, own, shown, look)
                 rankings.append(shared.ranking())
             best = [found.label for ranking in rankings for found in ranking[: settings.top]]
             values = {point.label: point.values for point in order}
             studies[-1].plan({label: values[label] for label in dict.fromkeys([*sample, *best])})
-            job.work(len(studies) - 1, studies[-1], shown)
+            job.work(len(studies) - 1, studies[-1], own, shown, look)
         rankings.append(studies[-1].ranking())
         rows = [
             _row(stage, ranking, shared.failed())
@@ -256,32 +261,30 @@ def _row(stage: Stage, ranking: Sequence[Measured], failed: dict[str, str]) -> d
 
 
 @contextmanager
-def _helpers(job: _Job, count: int) -> Iterator[None]:
-    """`count` more processes that take trials until all stages are done; the threads are shared out."""
-    threads = torch.get_num_threads()
-    share = max(1, threads // (count + 1))
-    if count:
-        torch.set_num_threads(share)
-    try:
-        with processes(_help, (job,), count, share) as helpers:
-            yield
-            while any(helper.is_alive() for helper in helpers):
-                pause(POLL)
-    finally:
-        torch.set_num_threads(threads)
+def _workers(job: _Job, engine: Engine, machine: Machine) -> Iterator[Callable[[], None]]:
+    """The engine's workers take trials while the block lasts; gives what to call from time to time."""
+    if engine.here:
+        yield lambda: None
+        return
+    from datacondense.experiments.cluster import Cluster  # needs Dask
+
+    with Cluster(engine, machine, (job,)) as cluster:
+        # A scheduler may get more workers at any time: as many jobs as could ever have something to do.
+        count = len(job.points) if engine.scheduler else engine.workers
+        cluster.submit([Job(f"trials-{number}", _take_trials, (number,)) for number in range(count)])
+
+        def look() -> None:
+            for _, outcome in cluster.ended():
+                if isinstance(outcome, DatacondenseError):
+                    raise outcome
+
+        yield look
 
 
-def _help(job: _Job) -> None:
-    """What a helper process does: the work of all stages, as their plans come."""
-    with suppress(KeyboardInterrupt), stoppable(), errors_of_storage(job.storage):
+def _take_trials(machine: Machine, job: _Job, number: int) -> None:
+    """What a worker does: the work of all stages, as their plans come."""
+    with errors_of_storage(job.storage):
         for position, study in enumerate(job.studies(open_storage(job.storage))):
             while not study.planned:
-                if _orphaned():
-                    return
                 pause(POLL)
-            job.work(position, study, Progress(show=False))
-
-
-def _orphaned() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and not parent.is_alive()
+            job.work(position, study, machine, Progress(show=False))

@@ -15,13 +15,12 @@ from datacondense.condensing import RunResult, condense, run_result
 from datacondense.data import ImageDataset
 from datacondense.data.splitting import stratified
 from datacondense.errors import COUNT, UsageError, unknown_name
-from datacondense.experiments.claims import claimed
+from datacondense.files import exclusive
 from datacondense.machine import Machine
 from datacondense.methods import METHODS
 from datacondense.methods.base import Selection
 from datacondense.networks import ConvNet
 from datacondense.randomness import stream
-from datacondense.stopping import pause
 from datacondense.text import shown_shape
 from datacondense.training import Recipe
 
@@ -189,13 +188,11 @@ def _selected(
     progress: bool | None,
 ) -> CondensedDataset:
     """The selection in `folder`, made by whichever process comes first."""
-    while True:
-        with claimed(folder.parent / ".claims" / folder.name) as mine:
-            if mine:
-                how = METHODS[method]()
-                return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder,
-                                resume=True, progress=progress)  # fmt: skip
-        pause(0.5)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder.parent / f".{folder.name}.lock"):
+        how = METHODS[method]()
+        return condense(training, ipc, how, ConvNet(), seed=seed, machine=machine, out=folder, resume=True,
+                        progress=progress)  # fmt: skip
 
 
 def _whole(training: ImageDataset, recipe: Recipe, updates: int, seed: int) -> tuple[ImageDataset, Recipe]:

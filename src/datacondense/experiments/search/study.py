@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,6 @@ import torch
 from datacondense.errors import DatacondenseError, UsageError, install_with
 from datacondense.experiments.search.result import Measured
 from datacondense.experiments.search.space import Configuration, Suggest, label_of
-from datacondense.experiments.workers import heartbeat
 from datacondense.progress import Progress
 from datacondense.randomness import stream
 from datacondense.stopping import check_stop, pause
@@ -165,17 +165,19 @@ class SharedStudy:
         self,
         suggest: Suggest,
         points: Sequence[Configuration],
-        measure: Measure,
+        measure: Measure | None,
         *,
         progress: Progress | None = None,
-        stop: Callable[[], bool] = lambda: False,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take trials until none waits and none is under way, here or elsewhere, or until `stop`.
+        """Take trials until none waits and none is under way, here or elsewhere.
 
         A RuntimeError (no memory, say) fails a trial, which is tried again; other exceptions end the run.
 
         Args:
             points: the networks that can be built.
+            measure: None where others take all trials.
+            look: called from time to time.
             progress: where to tell of finished networks.
         """
         known = {_key(point.values): point for point in points}
@@ -184,9 +186,10 @@ class SharedStudy:
         shown.total = total = len(left)
         shown.say([f"{shown.title}: {total} networks to train"] if total else [])
         with shown.start():
-            while left and not stop():
+            while left:
                 check_stop()
-                if any(trial.state == TrialState.WAITING for trial in left):
+                look()
+                if measure and any(trial.state == TrialState.WAITING for trial in left):
                     self._take(suggest, known, measure)
                 else:
                     pause(min(POLL, self._heartbeat))
@@ -298,14 +301,22 @@ class SharedStudy:
 
     @contextmanager
     def _heartbeats(self, trial: Trial) -> Iterator[None]:
-        numbers = itertools.count(1)
+        over = threading.Event()
 
-        def beat() -> None:
-            with suppress(OptunaError, SQLAlchemyError):  # the next one may come through
-                trial.set_user_attr("beat", next(numbers))
+        def run() -> None:
+            for number in itertools.count(1):
+                if over.wait(self._heartbeat):
+                    return
+                with suppress(OptunaError, SQLAlchemyError):  # the next one may come through
+                    trial.set_user_attr("beat", number)
 
-        with heartbeat(self._heartbeat, beat):
+        heart = threading.Thread(target=run, daemon=True)
+        heart.start()
+        try:
             yield
+        finally:
+            over.set()
+            heart.join()
 
 
 def _key(values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:

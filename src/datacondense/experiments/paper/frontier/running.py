@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -19,23 +19,21 @@ from tqdm import tqdm
 from datacondense.artifact.condensed import CondensedDataset, finished, unfinished
 from datacondense.condensing import condense, run_result
 from datacondense.data import DataSplits, load_dataset
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import evaluate_recorded
 from datacondense.evaluation.comparison import image_bytes
 from datacondense.evaluation.trials import KeptTrials
-from datacondense.experiments.claims import claimed
-from datacondense.experiments.paper.estimate import condensing_seconds, evaluation_seconds
+from datacondense.experiments.engine import HERE, Engine, Job, outcomes
 from datacondense.experiments.paper.frontier.points import Curve, Point
-from datacondense.experiments.paper.running import POLL, Folders
-from datacondense.files import write_json
+from datacondense.experiments.paper.running import Folders
+from datacondense.files import exclusive, write_json
 from datacondense.machine import Machine
-from datacondense.machine.processor import hardware
 from datacondense.methods import Task
 from datacondense.methods.parts.features import TrainedSelection
 from datacondense.methods.parts.whole_set import whole_set_network
 from datacondense.progress import Progress
 from datacondense.reading import Amount, read_json
-from datacondense.stopping import pause, stoppable
+from datacondense.stopping import stoppable
 
 #: Where the points are, in the folder of results.
 FRONTIER = "frontier"
@@ -47,96 +45,94 @@ def result_of(point: Point, folders: Folders) -> Path | None:
     return path if path.exists() else None
 
 
-def estimate_frontier(points: Sequence[Point], folders: Folders, machine: Machine) -> list[float]:
-    """About how many seconds each point takes that is not measured yet; 0 for the others.
-
-    A curve is extended from point to point, and selections by one network train it once. Networks are trained
-    at the pace of the finished points of this machine, or of a moment without compilation.
-    """
-    seconds, reached, shared = [], dict[Curve, float](), set[str]()
-    pace = _pace(points, folders, machine)
-    for point in points:
-        curve, needed = point.curve, 0.0
-        if not result_of(point, folders):
-            needed = pace * evaluation_seconds(point.cell, machine)
-            if point.minutes is not None:
-                from_here = reached.get(curve, 0.0)
-                needed += max(0.0, 60 * point.minutes - from_here)
-                reached[curve] = max(from_here, 60 * point.minutes)
-            elif (work := curve.sets.work_id(curve.seed)) not in shared:
-                needed += pace * condensing_seconds(curve.sets, machine)
-                shared.add(work)
-        elif point.minutes is not None:
-            reached[curve] = 60 * point.minutes
-        seconds.append(needed)
-    return seconds
-
-
-class _Evaluation(msgspec.Struct):
-    seconds: Amount
-    hardware: str
-    precision: str
-
-
-class _Result(msgspec.Struct):
-    run: _Evaluation
-
-
-def _pace(points: Sequence[Point], folders: Folders, machine: Machine) -> float:
-    """What the evaluation of finished points took here, as a multiple of what is expected of it."""
-    here = (hardware(machine.device), machine.precision)
-    taken = [
-        (run.seconds, evaluation_seconds(point.cell, machine))
-        for point in points
-        if (path := result_of(point, folders))
-        and ((run := read_json(path, _Result).run).hardware, run.precision) == here
-    ]
-    found, expected = map(sum, zip(*taken, strict=True)) if taken else (1.0, 1.0)
-    return found / expected
+def require_time_of_its_own(engine: Engine) -> None:
+    """Raise `UsageError` for workers that would share a machine, and what `Engine.check` raises."""
+    if engine.workers > 1:
+        raise UsageError(
+            "paper frontier measures time and needs the machine for itself; leave out --workers, or give a "
+            "--scheduler with one worker on each machine"
+        )
+    engine.check()
 
 
 @stoppable()
-def run_frontier(points: Sequence[Point], folders: Folders, machine: Machine) -> None:
+def run_frontier(points: Sequence[Point], folders: Folders, machine: Machine, engine: Engine = HERE) -> None:
     """Measure what is not measured yet, writing `results/frontier/<point>.json`.
 
     A run keeps no files that another run could use: networks, pools and compiled code are made for it and
-    counted. Processes that share the folders share the curves; the times are those of a machine that had
-    nothing else to do only where it had not. A curve that fails does not stop the others.
+    counted. The times are those of a machine that had nothing else to do only where it had not. A curve that
+    fails does not stop the others.
+
+    Args:
+        engine: where runs take place, each worker on a machine of its own.
 
     Raises:
+        UsageError: several workers on this machine.
         DatacondenseError: curves failed.
     """
+    require_time_of_its_own(engine)
+    folders = folders.absolute()
     folders.runs.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=len(points), desc=FRONTIER, unit="point", dynamic_ncols=True,
-               disable=not sys.stderr.isatty())  # fmt: skip
     curves = [list(group) for _, group in groupby(points, key=lambda point: point.curve)]
     failed: set[Curve] = set()
-    with bar:
-        while todo := [
-            curve for curve in curves
-            if curve[0].curve not in failed and not all(result_of(point, folders) for point in curve)
-        ]:  # fmt: skip
-            worked = False
-            for curve in todo:
-                try:
-                    with claimed(folders.runs / ".claims" / curve[0].curve.id) as mine:
-                        worked |= mine
-                        for point in curve if mine else ():
-                            if not result_of(point, folders):
-                                _measure(point, folders, machine)
-                            bar.update(sum(bool(result_of(one, folders)) for one in points) - bar.n)
-                except DatacondenseError as error:
-                    failed.add(curve[0].curve)
-                    tqdm.write(f"{curve[0].title}: {error}", file=sys.stderr)
-            if not worked:
-                pause(POLL)
-    with suppress(OSError):
-        (folders.runs / ".claims").rmdir()
+    with tqdm(total=len(points), desc=FRONTIER, unit="point", dynamic_ncols=True,
+              disable=not sys.stderr.isatty()) as bar:  # fmt: skip
+
+        def count() -> None:
+            bar.update(sum(bool(result_of(one, folders)) for one in points) - bar.n)
+
+        count()
+        for job, outcome in outcomes(_jobs(curves, folders, engine), engine, machine, (folders,)):
+            count()
+            if job.run is not _measure_all:
+                continue
+            first = job.arguments[0][0]
+            if isinstance(outcome, DatacondenseError):
+                if first.curve not in failed:
+                    tqdm.write(f"{first.title}: {outcome}", file=sys.stderr)
+                failed.add(first.curve)
+                continue
+            for line in outcome:
+                tqdm.write(line)
+            sys.stdout.flush()
     if failed:
         raise DatacondenseError(f"{len(failed)} of {len(curves)} curves failed")
 
 
-def _measure(point: Point, folders: Folders, machine: Machine) -> None:
+def _jobs(curves: Sequence[Sequence[Point]], folders: Folders, engine: Engine) -> list[Job]:
+    """One for each network that selects, then for each point or, on other machines, for each curve, whose
+    times have to be those of one machine.
+    """
+    jobs: dict[str, Job] = {}
+    for points in curves:
+        needs: tuple[str, ...] = ()
+        todo = [point for point in points if not result_of(point, folders)]
+        sets, seed = points[0].curve.sets, points[0].curve.seed
+        if todo and isinstance(sets.method, TrainedSelection):
+            needs = (f"features-{sets.work_id(seed)}",)
+            jobs.setdefault(needs[0], Job(needs[0], _train_network, (todo[0],)))
+        for part in [[point] for point in todo] if engine.here else [todo] if todo else []:
+            jobs[part[0].id] = Job(part[0].id, _measure_all, (part,), needs)
+            needs = (part[0].id,)
+    return list(jobs.values())
+
+
+def _train_network(machine: Machine, folders: Folders, point: Point) -> None:
+    """The network that selects, for all selections by it."""
+    sets, seed = point.curve.sets, point.curve.seed
+    assert isinstance(sets.method, TrainedSelection)
+    work = sets.work_id(seed)
+    with exclusive(folders.lock(work)), _caches_in(folders.runs / f"{work}-caches"):
+        _seconds_of_features(sets.method, point, folders, machine)
+
+
+def _measure_all(machine: Machine, folders: Folders, points: Sequence[Point]) -> list[str]:
+    """Points of one curve, those that are not measured by now; a line about each."""
+    with exclusive(folders.lock(points[0].curve.id)):
+        return [_measure(point, folders, machine) for point in points if not result_of(point, folders)]
+
+
+def _measure(point: Point, folders: Folders, machine: Machine) -> str:
     made = _condensed(point, folders, machine)
     condensed, data, cell = made.condensed, _data(point.curve.sets.data), point.cell
     with KeptTrials() as kept:
@@ -158,8 +154,7 @@ def _measure(point: Point, folders: Folders, machine: Machine) -> None:
                 "run": evaluation["run"],
             },
         )  # fmt: skip
-    tqdm.write(f"{point.title}: {score} after {made.seconds:,.0f} s")
-    sys.stdout.flush()
+    return f"{point.title}: {score} after {made.seconds:,.0f} s"
 
 
 @dataclass(frozen=True)
