@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +17,7 @@ from conftest import toy_dataset
 from datacondense import ConvNet, Forgetting, GradientMatching, Machine, RandomSelection, Recipe
 from datacondense.cli import main
 from datacondense.errors import DatacondenseError
-from datacondense.experiments.claims import STALE, claimed
+from datacondense.experiments.engine import Engine
 from datacondense.experiments.pages import END, START, update, with_generated
 from datacondense.experiments.paper import (
     SCALES,
@@ -155,7 +152,7 @@ def test_a_table_is_measured_and_goes_on_where_it_stopped(
             run_table("toy", entries(), folders, machine)
     assert not folders.result(CELL)
     run_table("toy", entries(), folders, machine)
-    assert not list(folders.results.rglob(".claims/*"))
+    assert not list(folders.runs.glob(".*.lock"))
     assert not list(folders.runs.glob("*.json"))
     result = json.loads((folders.results / "toy" / f"{CELL.id}.json").read_text())
     assert result["measured"]["n"] == len(result["measured"]["accuracies"]) == 2
@@ -181,36 +178,10 @@ def test_two_processes_share_a_table(
 ) -> None:
     cells = [replace(OTHERS[2], trials=trials) for trials in range(1, 6)]
     shared = [Entry("row", str(i), cell, None) for i, cell in enumerate(cells)]
-    run_table("toy", shared, folders, machine, workers=2)
+    run_table("toy", shared, folders, machine, Engine(workers=2))
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("row, ")]
     assert sorted(line[:6] for line in lines) == [f"row, {i}" for i in range(5)], "not once each"
     assert all(folders.result(cell) for cell in cells)
-
-
-def test_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "claims" / "cell"
-    with claimed(path) as mine:
-        assert mine
-        with claimed(path) as again:
-            assert not again
-        monkeypatch.setattr(time, "time", lambda now=time.time: now() + STALE + 1)
-        with claimed(path) as without_heartbeat:
-            assert without_heartbeat
-    assert list(path.parent.iterdir()) == []
-
-
-def test_a_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "cell"
-    code = f"""
-import os, pathlib
-from datacondense.experiments.claims import claimed
-with claimed(pathlib.Path({str(path)!r})) as mine:
-    os._exit(7 if mine else 1)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
-    assert path.exists()
-    with claimed(path) as mine:
-        assert mine
 
 
 def test_the_time_is_estimated_at_the_pace_of_what_is_finished_here(

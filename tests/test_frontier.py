@@ -33,9 +33,10 @@ from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.experiments.paper import Folders
 from datacondense.experiments.paper.frontier import points as points_module
 from datacondense.experiments.paper.frontier import running
+from datacondense.experiments.paper.frontier.estimate import estimate_frontier
 from datacondense.experiments.paper.frontier.page import draw_frontier, frontier_points, frontier_section
 from datacondense.experiments.paper.frontier.points import Point, described, parse_method, points_of
-from datacondense.experiments.paper.frontier.running import estimate_frontier, result_of, run_frontier
+from datacondense.experiments.paper.frontier.running import result_of, run_frontier
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.files import is_ours
 from datacondense.machine.processor import hardware
@@ -203,7 +204,7 @@ def test_a_stopped_run_that_kept_nothing_starts_without_what_it_had_made(
     with pytest.raises(KeyboardInterrupt):
         run_frontier(asked(LEARNS), folders, machine)
     assert not made[0].exists()
-    assert not list((folders.runs / ".claims").glob("*"))
+    assert not list(folders.runs.glob(".*.lock"))
 
 
 def test_a_curve_that_fails_does_not_stop_the_others(

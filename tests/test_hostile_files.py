@@ -24,7 +24,6 @@ from datacondense.condensing import condense, run_result
 from datacondense.evaluation import evaluate_recorded
 from datacondense.evaluation.predictions import Predictions
 from datacondense.evaluation.trials import KeptTrials
-from datacondense.experiments.claims import claimed
 from datacondense.experiments.continual import Continual, ContinualResult, run_continual
 from datacondense.experiments.paper import Cell, Entry, Folders, Sets, estimate_time, run_table
 from datacondense.experiments.search import read_space
@@ -113,24 +112,6 @@ def test_what_a_run_cost(artifact: Path, data: st.DataObject) -> None:
             assert found["seconds"] >= 0 <= found["iterations"]
     finally:
         (artifact / "result.json").write_bytes(content)
-
-
-@bounded
-@given(st.data())
-def test_claims(place: Path, data: st.DataObject) -> None:
-    content = json.dumps({"host": "elsewhere", "pid": 1, "time": 1.5, "token": "f"}).encode()
-    file = place / "claim"
-    file.write_bytes(data.draw(mutated_json(content)))
-    before = file.read_bytes()
-
-    def claim() -> bool:
-        with claimed(file) as mine:
-            return mine
-
-    if attempt(claim):  # it was of a dead process of this host
-        assert not file.exists()
-    else:
-        assert file.read_bytes() == before
 
 
 @bounded
@@ -322,5 +303,3 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     for name in ("space.json", "space.toml"):
         with pytest.raises(UsageError, match="not a regular file"):
             read_space(str(tmp_path / name))
-    with pytest.raises(DatacondenseError, match="not a regular file"), claimed(tmp_path / "claim"):
-        pass

@@ -20,6 +20,7 @@ import torch
 from conftest import toy_dataset
 from datacondense import DatacondenseError, DataSplits, Machine, RandomSelection, UsageError, condense
 from datacondense.cli import main
+from datacondense.experiments.engine import Engine
 from datacondense.experiments.search import PAPER_SPACE, Grid, Search, rank_correlation, read_space
 from datacondense.experiments.search import space as search_space
 from datacondense.experiments.search.page import search_section
@@ -202,7 +203,9 @@ def test_a_network_that_fails_is_tried_three_times_and_reported(tmp_path: Path) 
 
 
 def test_two_workers(tmp_path: Path) -> None:
-    result = run(tmp_path, Grid({"width": [1, 2], "depth": [1]}), proxies=("random",), workers=2)
+    result = run(
+        tmp_path, Grid({"width": [1, 2], "depth": [1]}), proxies=("random",), engine=Engine(workers=2)
+    )
     assert result["proxies"]["random"]["networks"] == 2
 
 

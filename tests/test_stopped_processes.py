@@ -58,8 +58,8 @@ VERBS = {
     "continual": (
         ["continual", "--tasks", "easy", "coloured", "--updates", "100000", "--memory-method", "random",
          "--out", "out", *SMALL], ["--resume"], "out/.*.lock"),
-    "paper": (PAPER, [], "results/.claims/*"),
-    "paper, two workers": ([*PAPER, "--workers", "2"], [], "results/.claims/*"),
+    "paper": (PAPER, [], "runs/.*.lock"),
+    "paper, two workers": ([*PAPER, "--workers", "2"], [], "runs/.*.lock"),
 }  # fmt: skip
 
 
@@ -137,5 +137,4 @@ def test_a_stopped_process_leaves_with_its_status_and_goes_on(verb: str, home: P
             assert process.exitcode == status, said
         assert "Traceback" not in said
         assert "datacondense: stopped" in said
-        for claim in home.rglob(".claims/*"):
-            pytest.fail(f"{claim} is still claimed")
+        assert not list(home.rglob(".*.lock")), "work is still locked"

@@ -212,10 +212,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Do what the lock file `path` stands for as the only process, after those that are doing it have ended.
+    """Do what the lock file `path` stands for as the only process, once no other is doing it.
 
-    As with `locked`, the lock ends with its process. Among machines, the file system must have locks, as NFS 4
-    does.
+    As with `locked`, the lock ends with its process. Among machines the file system must have locks, as NFS 4.
 
     Raises:
         DatacondenseError: the file cannot be written.

@@ -51,7 +51,7 @@ class _Common:
 
 
 class Cluster:
-    """The workers while the block lasts. Jobs that still run at its end are stopped, and keep what they have."""
+    """The workers while the block lasts. Jobs that still run at its end stop, and keep what they have."""
 
     def __init__(self, engine: Engine, machine: Machine, shared: tuple[Any, ...] = ()) -> None:
         self.engine = engine
