@@ -53,10 +53,11 @@ def built(log: Path) -> Counter[int]:
 def entries(cells: int = 5, epochs: int = 1500, iterations: int = 2) -> list[Entry]:
     """Cells that differ in the width of their networks and share two condensed sets."""
     sets = Sets("digits", GradientMatching(iterations=iterations), 1, SMALL)
+    recipe, seeds = Recipe(epochs=epochs), (0, 1)
     return [
-        Entry("row", str(width), Cell("digits", sets, Told(width, 1), Recipe(epochs=epochs), (0, 1), 1, "full"), None)
+        Entry("row", str(width), Cell("digits", sets, Told(width, 1), recipe, seeds, 1, "full"), None)
         for width in range(1, cells + 1)
-    ]  # fmt: skip
+    ]
 
 
 def measure(home: str, scheduler: str, **settings: int) -> None:
@@ -78,8 +79,12 @@ class Processes:
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """`python …`."""
         places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {LOG: str(self.log), "PYTHONPATH": os.pathsep.join(filter(None, places)),
-                                    "OMP_NUM_THREADS": "1", "DATACONDENSE_CACHE": str(self.home / "cache")}  # fmt: skip
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, places)),
+            "OMP_NUM_THREADS": "1",
+            "DATACONDENSE_CACHE": str(self.home / "cache"),
+            LOG: str(self.log),
+        }
         with (self.home / f"{name}.txt").open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, *words], cwd=self.home, env=environment, stdout=output, stderr=output
@@ -90,13 +95,13 @@ class Processes:
     def scheduler(self) -> subprocess.Popen[bytes]:
         """At the address, again if it was there before."""
         port = self.address.rpartition(":")[2]
-        return self.start("scheduler", "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port,
-                          "--no-dashboard")  # fmt: skip
+        words = ["--host", "127.0.0.1", "--port", port, "--no-dashboard"]
+        return self.start("scheduler", "-m", "distributed.cli.dask_scheduler", *words)
 
     def worker(self, name: str, *more: str) -> subprocess.Popen[bytes]:
         """With a nanny, which starts the process that works again when it dies."""
-        return self.start(name, "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", "--name", name,
-                          "--no-dashboard", *more)  # fmt: skip
+        words = [self.address, "--nthreads", "1", "--name", name, "--no-dashboard", *more]
+        return self.start(name, "-m", "distributed.cli.dask_worker", *words)
 
     def client(self, call: str) -> subprocess.Popen[bytes]:
         """A call of something here."""

@@ -68,10 +68,11 @@ class Cluster:
         with ExitStack() as stack:
             self._client = stack.enter_context(self._connected(ANSWER))
             self._stack = stack.pop_all()
-        workers = len(self._client.scheduler_info()["workers"])
-        told = f"{workers} workers" if workers else "no workers yet"
-        link = self._client.dashboard_link
-        tqdm.write(f"{told}; progress: {link}" if _has_dashboard() else told, file=sys.stderr)
+        about = self._client.scheduler_info()
+        told = f"{len(about['workers'])} workers" if about["workers"] else "no workers yet"
+        if "dashboard" in about["services"] and (self.engine.scheduler or _has_dashboard()):
+            told += f"; progress: {self._client.dashboard_link}"
+        tqdm.write(told, file=sys.stderr)
         return self
 
     def __exit__(
