@@ -24,7 +24,8 @@ from datacondense.experiments.engine import Engine
 from datacondense.experiments.paper import Cell, Entry, Folders, Sets, run_table
 
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=32)
-SMALL = ConvNet(width=3, depth=1)
+#: The width of the network that condenses, which is built in every iteration.
+CONDENSING = 9
 #: Where networks tell that they are built.
 LOG = "DATACONDENSE_TEST_LOG"
 
@@ -52,7 +53,7 @@ def built(log: Path) -> Counter[int]:
 
 def entries(cells: int = 5, epochs: int = 1500, iterations: int = 2) -> list[Entry]:
     """Cells that differ in the width of their networks and share two condensed sets."""
-    sets = Sets("digits", GradientMatching(iterations=iterations), 1, SMALL)
+    sets = Sets("digits", GradientMatching(iterations=iterations), 1, Told(CONDENSING, 1))
     recipe, seeds = Recipe(epochs=epochs), (0, 1)
     return [
         Entry("row", str(width), Cell("digits", sets, Told(width, 1), recipe, seeds, 1, "full"), None)

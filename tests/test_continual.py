@@ -35,6 +35,7 @@ from datacondense.experiments.continual import (
 )
 from datacondense.experiments.continual.heads import Examples
 from datacondense.experiments.continual.learning import Experiment, Trial
+from datacondense.experiments.engine import Engine
 from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 
@@ -249,6 +250,17 @@ def test_resuming_gives_the_same_bytes(
     monkeypatch.setattr(Trial, "learn", learn)
     assert json.dumps(resumed.to_json()) == json.dumps(run().to_json())
     assert run(tmp_path / "a", trials=1, resume=True).trials == resumed.trials[:1]
+
+
+@pytest.mark.slow
+def test_trials_on_workers_give_the_same_bytes(tmp_path: Path, run: Callable[..., ContinualResult]) -> None:
+    shared = run(tmp_path / "a", engine=Engine(workers=2))
+    assert json.dumps(shared.to_json()) == json.dumps(run().to_json())
+    kept = sorted((tmp_path / "a").glob("trial-seed*.safetensors"))
+    assert len(kept) == 2
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert run(tmp_path / "a", resume=True).trials == shared.trials
+    assert [path.stat().st_mtime_ns for path in kept] == before, "no stage is learned twice"
 
 
 @pytest.mark.slow

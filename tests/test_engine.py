@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 
 import dask_processes
-from dask_processes import MACHINE, built, entries, told
+from dask_processes import CONDENSING, MACHINE, built, entries, told
 from datacondense import DatacondenseError, Machine, RandomSelection, UsageError
 from datacondense.cli import main
 from datacondense.experiments.engine import HERE, Engine, Job, outcomes
@@ -122,7 +123,7 @@ def test_a_worker_and_the_scheduler_are_killed_and_every_cell_is_measured_once(t
     with dask_processes.processes(tmp_path) as running:
         scheduler, workers = running.scheduler(), [running.worker("one"), running.worker("two")]
         client = running.client(f"measure({str(tmp_path)!r}, {running.address!r})")
-        running.wait(lambda: told(running.log), client)
+        running.wait(lambda: told(running.log) and told(running.log)[-1][0] != CONDENSING, client)
         os.kill(told(running.log)[-1][1], signal.SIGKILL)  # in the middle of a network
         finished = running_results(tmp_path)
         running.wait(lambda: len(running_results(tmp_path)) > len(finished), client)
@@ -146,9 +147,9 @@ def test_a_worker_and_the_scheduler_are_killed_and_every_cell_is_measured_once(t
         (result,) = (tmp_path / "results" / "toy").glob(f"*width-{width}-*.json")
         assert len(json.loads(result.read_text())["measured"]["accuracies"]) == 2
     assert not list((tmp_path / "runs").glob("*.json")), "nothing is left unfinished"
-    # A measurement builds its network three times, once to be checked; each cell has two. At most three were in
-    # the middle when something was killed.
-    assert 10 * 3 <= sum(after.values()) <= 13 * 3
+    # A measurement builds its network three times; each cell has two of them. At most three were in the
+    # middle when something was killed.
+    assert 10 * 3 <= sum(after[width] for width in range(1, 6)) <= 13 * 3
 
 
 def running_results(home: Path) -> list[Path]:
@@ -171,8 +172,7 @@ def test_whatever_is_stopped_keeps_its_checkpoint(stop: str, tmp_path: Path) -> 
         client = running.client(
             f"measure({str(tmp_path)!r}, {running.address!r}, cells=1, iterations=100_000)"
         )
-        running.wait(lambda: (folder / ".datacondense.lock").exists(), client)
-        time.sleep(1.0)
+        running.wait(lambda: built(running.log)[CONDENSING] > 10, client)  # some iterations have ended
         if stop == "worker":
             worker.terminate()
             assert worker.wait(60) == 0
@@ -184,8 +184,35 @@ def test_whatever_is_stopped_keeps_its_checkpoint(stop: str, tmp_path: Path) -> 
             (process,) = [child.pid for child in dask_processes.psutil.Process(worker.pid).children()
                           if "spawn_main" in " ".join(child.cmdline())]  # fmt: skip
             os.kill(process, signal.SIGTERM)
-        while not (folder / "checkpoint.safetensors").exists():
-            time.sleep(0.05)
+        assert more_is_kept(folder, 0)
+        if stop == "the process that works":  # another has begun where it ended; it cannot save anything
+            kept, before = iterations_kept(folder), {pid for _, pid in told(running.log)}
+            running.wait(lambda: {pid for _, pid in told(running.log)} - before, client)
+            (second,) = {pid for _, pid in told(running.log)} - before
+            os.kill(second, signal.SIGKILL)
+            running.wait(lambda: len({pid for _, pid in told(running.log)} - before) == 2, client)
+            third = told(running.log)[-1][1]
+            running.wait(lambda: [pid for _, pid in told(running.log)].count(third) > 10, client)
+            dask_processes.interrupt(client)
+            assert more_is_kept(folder, kept), "it did not continue from the checkpoint"
+
+
+def iterations_kept(folder: Path) -> int:
+    """How many the last checkpoint has; 0 without one."""
+    try:
+        with safetensors.safe_open(folder / "checkpoint.safetensors", "pt") as file:
+            (about,) = file.metadata().values()
+    except FileNotFoundError:  # or just being replaced
+        return 0
+    return json.loads(about)["done"]
+
+
+def more_is_kept(folder: Path, more_than: int) -> bool:
+    """Whether a checkpoint of more iterations comes within a minute."""
+    end = time.monotonic() + 60
+    while iterations_kept(folder) <= more_than and time.monotonic() < end:
+        time.sleep(0.05)
+    return iterations_kept(folder) > more_than
 
 
 @pytest.mark.slow

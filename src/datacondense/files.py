@@ -214,7 +214,7 @@ def locked(folder: Path) -> Iterator[None]:
 def exclusive(path: Path) -> Iterator[None]:
     """Do what the lock file `path` stands for as the only process, once no other is doing it.
 
-    As with `locked`, the lock ends with its process. Among machines the file system must have locks, as NFS 4.
+    As with `locked`, the lock ends with its process. Among machines, the file system must have locks (NFS 4).
 
     Raises:
         DatacondenseError: the file cannot be written.
