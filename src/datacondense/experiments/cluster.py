@@ -133,14 +133,14 @@ class Cluster:
     @contextmanager
     def _connected(self, seconds: float) -> Iterator[Client]:
         scheduler = self.engine.scheduler
-        quiet = {
+        settings = {
             "distributed.nanny.pre-spawn-environ": {},
             "distributed.scheduler.worker-saturation": 1.0,
             "distributed.worker.multiprocessing-method": "spawn",
         }
         with ExitStack() as stack:
             if scheduler is None:
-                stack.enter_context(dask.config.set(quiet))
+                stack.enter_context(dask.config.set(settings))
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Port .* is already in use")
                     # With certificates made for it: its ports are open to other users of this machine.
@@ -154,7 +154,13 @@ class Cluster:
             else:
                 client = _client(scheduler, seconds)
             stack.enter_context(client)
-            client.register_plugin(_Signals(), name="datacondense")
+            try:
+                client.register_plugin(_Signals(), name="datacondense")
+            except ImportError as error:
+                raise DatacondenseError(
+                    f"a worker of {scheduler} cannot import what it is to run ({error}); start scheduler and "
+                    "workers in an environment that has datacondense"
+                ) from None
             yield client
 
     def _reconnect(self) -> None:
@@ -163,9 +169,11 @@ class Cluster:
         Raises:
             DatacondenseError: it does not come back.
         """
+        address = self.engine.scheduler
+        if address is None:
+            raise DatacondenseError("the workers' scheduler was lost; the same command continues")
         self._futures.clear()
         self._stack.close()
-        address = self.engine.scheduler
         tqdm.write(f"the scheduler at {address} is lost; waiting for it to come back", file=sys.stderr)
         end = time.monotonic() + RETURN
         while True:
