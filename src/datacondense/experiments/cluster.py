@@ -141,14 +141,13 @@ class Cluster:
         with ExitStack() as stack:
             if scheduler is None:
                 stack.enter_context(dask.config.set(settings))
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Port .* is already in use")
-                    # With certificates made for it: its ports are open to other users of this machine.
-                    cluster = LocalCluster(
-                        n_workers=self.engine.workers, threads_per_worker=1, memory_limit=None, security=True,
-                        host="127.0.0.1", dashboard_address="127.0.0.1:8787" if _has_dashboard() else None,
-                        silence_logs=logging.CRITICAL + 1,
-                    )  # fmt: skip
+                # With certificates made for it: its ports are open to other users of this machine. The dashboard
+                # takes any free port; of a port in use, Dask leaves a socket open.
+                cluster = LocalCluster(
+                    n_workers=self.engine.workers, threads_per_worker=1, memory_limit=None, security=True,
+                    host="127.0.0.1", dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+                    silence_logs=logging.CRITICAL + 1,
+                )  # fmt: skip
                 stack.enter_context(cluster)
                 client = Client(cluster, set_as_default=False)
             else:
