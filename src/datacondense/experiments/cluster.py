@@ -141,8 +141,8 @@ class Cluster:
         with ExitStack() as stack:
             if scheduler is None:
                 stack.enter_context(dask.config.set(settings))
-                # With certificates made for it: its ports are open to other users of this machine. The dashboard
-                # takes any free port; of a port in use, Dask leaves a socket open.
+                # With certificates made for it: its ports are open to other users of this machine. The
+                # dashboard takes any free port; of a port in use, Dask leaves a socket open.
                 cluster = LocalCluster(
                     n_workers=self.engine.workers, threads_per_worker=1, memory_limit=None, security=True,
                     host="127.0.0.1", dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
