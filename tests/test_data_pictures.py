@@ -9,6 +9,7 @@ from PIL import Image
 
 from datacondense.data import decoding as decoding_module
 from datacondense.data import load_dataset
+from datacondense.data.pictures import decode_all
 from datacondense.errors import UsageError
 from pictures import fill, picture
 
@@ -40,7 +41,7 @@ def palette(colours: list[int]) -> Image.Image:
     ],
 )
 def test_modes_become_grey_or_rgb(image, expected):
-    decoded = decoding_module.decode_all([image], 1, "here", str, None).images
+    decoded = decode_all([image], 1, "here", str, None).images
     assert decoded[0, :, 0].tolist() == expected
 
 
@@ -49,7 +50,7 @@ def test_the_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90° clockwise
     image.save(tmp_path / "turned.png", exif=exif)
-    decoded = decoding_module.decode_all([tmp_path / "turned.png"], 1, "here", str, None).images
+    decoded = decode_all([tmp_path / "turned.png"], 1, "here", str, None).images
     assert torch.equal(decoded[0, 0], torch.from_numpy(np.rot90(np.array(image), -1).copy()))
 
 

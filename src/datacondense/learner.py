@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from datacondense.augmentation import Transform, augment, draw_cutmix, untouched
 from datacondense.data.images import ImageShape
+from datacondense.data.stored import joined
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.machine.compilation import Compiled
@@ -226,9 +227,14 @@ class Learner:
         self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
     ) -> Float[Tensor, "n k"]:
         """The logits of every image, computed in evaluation mode; the module's mode is restored."""
-        batch_size = self.machine.micro_batch or batch_size
-        forward = self.forward(batch_size)
-        return self._outputs(forward, images, prepare, batch_size)
+        return torch.cat(list(self._logits(images, prepare, batch_size)))
+
+    @torch.inference_mode()
+    def predicted(
+        self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
+    ) -> Int[Tensor, " n"]:
+        """The class of every image's largest logit; of the logits no more than a batch is kept."""
+        return torch.cat([logits.argmax(1) for logits in self._logits(images, prepare, batch_size)])
 
     def accuracy(
         self,
@@ -238,8 +244,7 @@ class Learner:
         prepare: Prepare | None = None,
     ) -> float:
         """The fraction of images whose largest logit is their label's."""
-        predicted = self.predict(images, prepare=prepare).argmax(1)
-        return float((predicted == labels).double().mean())
+        return float((self.predicted(images, prepare=prepare) == labels).double().mean())
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """f(x), the features of normalised images: the input of the last `nn.Linear`; differentiable.
@@ -266,8 +271,10 @@ class Learner:
     def features(
         self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
     ) -> Float[Tensor, "n d"]:
-        """`embed` for every image, float32 on the CPU, in evaluation mode."""
-        return self._outputs(self.embed, images, prepare, self.machine.micro_batch or batch_size)
+        """`embed` for every image, float32 on the CPU, in evaluation mode; in a file where the images are in
+        one (see `StoredTensor`)."""
+        size = self.machine.micro_batch or batch_size
+        return joined(self._outputs(self.embed, images, prepare, size), like=images)
 
     def forward(self, *batch_sizes: int | None) -> Callable[[Tensor], Tensor]:
         """Images n c h w → logits n k, in the machine's precision, compiled for batches of these sizes.
@@ -293,17 +300,20 @@ class Learner:
             self._compiled[compute] = Compiled(self.module, compute, only_compiled, self._told)
         return self._compiled[compute]
 
+    def _logits(self, images: Tensor, prepare: Prepare | None, batch_size: int) -> Iterator[Tensor]:
+        size = self.machine.micro_batch or batch_size
+        return self._outputs(self.forward(size), images, prepare, size)
+
     def _outputs(
         self, forward: Callable[[Tensor], Tensor], images: Tensor, prepare: Prepare | None, size: int
-    ) -> Tensor:
+    ) -> Iterator[Tensor]:
+        """For batch after batch, on the CPU, in evaluation mode; the mode is restored after the last one."""
         mode = self.module.training
         self.module.eval()
-        outputs = []
         for part in images.split(size):
             check_stop()
-            outputs.append(forward(self._prepared(part, prepare)).float())
+            yield forward(self._prepared(part, prepare)).float().cpu()
         self.module.train(mode)
-        return torch.cat(outputs).cpu()
 
     def _prepared(self, images: Tensor, prepare: Prepare | None) -> Tensor:
         images = images.to(self.machine.device)

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from datacondense.data.decoding import decode_all, different_sizes, resize_all
+from datacondense.data.decoding import different_sizes, resize_all
 from datacondense.data.images import ImageDataset
+from datacondense.data.pictures import decode_all
 from datacondense.data.raw import RawSplit, Reading
 from datacondense.errors import DatacondenseError, UsageError
 

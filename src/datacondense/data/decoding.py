@@ -1,14 +1,12 @@
-"""Picture files, encoded bytes and PIL images → one uint8 tensor."""
+"""A picture file, encoded bytes or a PIL image → uint8 pixels; and images brought to another size."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from datacondense.data.memory import require_room
+from datacondense.data.stored import StoredTensor, joined
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.stopping import check_stop
 from datacondense.text import shown_shape
 
 #: Suffixes of image files, lower case.
@@ -35,14 +33,6 @@ _LARGEST_SIDE = 65_535
 _PIECE_VALUES = 2**26
 
 Picture = bytes | Path | Image.Image
-
-
-class Decoded(NamedTuple):
-    """The result of `decode_all`."""
-
-    images: UInt8[Tensor, "n c h w"]
-    jpeg: bool
-    """Whether some of them were JPEG, which loses detail that small images cannot spare."""
 
 
 def parse_size(resize: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -71,47 +61,6 @@ def shown_size(size: tuple[int, int] | None) -> str | None:
     return f"{size[0]}x{size[1]}" if size else None
 
 
-def decode_all(
-    pictures: Iterable[Picture],
-    count: int,
-    where: str,
-    name: Callable[[int], str],
-    size: tuple[int, int] | None,
-) -> Decoded:
-    """All `count` pictures, grey (c = 1) or, as soon as one of them has colour, RGB (c = 3).
-
-    Transparent parts become black, 16-bit greys are scaled to 8 bits, the EXIF orientation is applied; of an
-    animation the first frame is taken. `size`: (height, width) to resize to, bilinear and antialiased.
-
-    Raises:
-        DatacondenseError: a picture that cannot be decoded, or of another size than the first one; the
-            message says which, by `name(index)`. Pictures that do not fit into memory; the message calls
-            them `where`.
-    """
-    if size is not None:
-        require_room(count, 1, size, where)
-    pixels = np.empty((0, 1, 0, 0), np.uint8)
-    jpeg = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata; pixels that cannot be read are errors
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for index, picture in enumerate(pictures):
-            check_stop()
-            array, format = _decoded(picture, name(index), size)
-            channels, *sides = array.shape
-            if index == 0 or channels > pixels.shape[1]:
-                require_room(count, channels, (sides[0], sides[1]), where)
-            if index == 0:
-                pixels = np.empty((count, *array.shape), np.uint8)
-            if pixels.shape[2:] != array.shape[1:]:
-                raise different_sizes(name(0), pixels.shape[2:], name(index), sides)
-            if channels > pixels.shape[1]:
-                pixels = pixels.repeat(channels, axis=1)
-            pixels[index] = array
-            jpeg |= format == "JPEG"
-    return Decoded(torch.from_numpy(pixels), jpeg)
-
-
 def different_sizes(
     name: str, size: Iterable[int], other: str, other_size: Iterable[int]
 ) -> DatacondenseError:
@@ -134,20 +83,25 @@ def resize_all(
     if size is None or tuple(images.shape[2:]) == size:
         return images
     count, channels = images.shape[:2]
-    require_room(count, channels, size, where, value_bytes=1 if images.dtype == torch.uint8 else 4)
+    if not isinstance(images, StoredTensor):
+        require_room(count, channels, size, where, value_bytes=1 if images.dtype == torch.uint8 else 4)
     if images.dtype != torch.uint8:
         return functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
     # In pieces: the float copy is four times as large.
     in_piece = max(1, _PIECE_VALUES // (channels * max(size[0] * size[1], math.prod(images.shape[2:]))))
-    pieces = [functional.interpolate(piece.float(), size, mode="bilinear", antialias=True).round_().byte()
-              for piece in torch.split(images, in_piece)]  # fmt: skip
-    return torch.cat(pieces)
+    resized = (functional.interpolate(piece.float(), size, mode="bilinear", antialias=True).round_().byte()
+               for piece in torch.split(images, in_piece))  # fmt: skip
+    return joined(resized, like=images)
 
 
-def _decoded(
+def decode(
     picture: Picture, name: str, size: tuple[int, int] | None
 ) -> tuple[UInt8[NDArray[np.uint8], "c h w"], str | None]:
-    """The pixels, and the file format."""
+    """The pixels, and the file format. For what is done to them see `decode_all`.
+
+    Raises:
+        DatacondenseError: it cannot be decoded; the message calls it `name`.
+    """
     try:
         array, format = _decode(picture, size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from datacondense.data.decoding import SUFFIXES, decode_all
+from datacondense.data.decoding import SUFFIXES
 from datacondense.data.listings import Listing, listings, read_listing, tables
+from datacondense.data.pictures import decode_all
 from datacondense.data.raw import TEST_NAMES, Found, RawSplit, Reading, choose_splits, same_channels
 from datacondense.data.tables import parquet_files, read_parquet, split_named_by
 from datacondense.errors import DatacondenseError, UsageError

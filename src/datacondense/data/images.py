@@ -1,4 +1,4 @@
-"""ImageDataset: labelled images in memory, kept as uint8 and normalised on the fly."""
+"""ImageDataset: labelled images, in memory or in a file, kept as uint8 and normalised on the fly."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from datacondense.data.source import Source
+from datacondense.data.stored import pieces, taken
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.text import shown_shape
 
@@ -30,7 +31,8 @@ class ImageDataset:
     """
 
     images: Shaped[Tensor, "n c h w"]
-    """uint8 in 0..255, or float32 pixel values in [0, 1]."""
+    """uint8 in 0..255, or float32 pixel values in [0, 1]. Where they are too many for the memory, a
+    `StoredTensor`, which is used like any other: `images[indices]` reads the images it takes."""
     labels: Int[Tensor, " n"]
     """Class indices in 0..k−1, int64."""
     class_names: tuple[str, ...]
@@ -172,7 +174,9 @@ class ImageDataset:
     def subset(self, indices: Int[Tensor, " m"]) -> ImageDataset:
         """The images at `indices`, with the same classes, mean and std."""
         soft = None if self.probabilities is None else self.probabilities[indices]
-        return replace(self, images=self.images[indices], labels=self.labels[indices], probabilities=soft)
+        return replace(
+            self, images=taken(self.images, indices), labels=self.labels[indices], probabilities=soft
+        )
 
     @property
     def description(self) -> dict[str, Any]:
@@ -191,8 +195,8 @@ class ImageDataset:
         """SHA-256 over shape, pixels and targets: two datasets with the same one are the same."""
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
         for tensor in (self.images, self.labels, self.probabilities):
-            if tensor is not None:
-                digest.update(tensor.contiguous().cpu().numpy().data)
+            for part in pieces(tensor) if tensor is not None else ():
+                digest.update(part.contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
     def require_trainable(self) -> None:
@@ -254,18 +258,26 @@ def _checked_pixels(images: Shaped[Tensor, "n c h w"], name: str) -> Shaped[Tens
 
 
 def _channel_statistics(images: Shaped[Tensor, "n c h w"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    means, stds = [], []
-    for channel in images.unbind(1):
-        if images.dtype == torch.uint8:  # exact, and without a float copy of the dataset
-            counts = torch.bincount(channel.flatten().int(), minlength=256).double()
-            values = torch.arange(256, dtype=torch.float64) / 255
-            mean = float((counts * values).sum() / counts.sum())
-            variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
-        else:
-            mean, variance = float(channel.double().mean()), float(channel.double().var(correction=0))
-        means.append(mean)
-        stds.append(variance**0.5 or 1.0)  # a constant channel stays constant instead of becoming infinite
-    return tuple(means), tuple(stds)
+    if images.dtype == torch.uint8:  # exact, and without a float copy of the dataset
+        values = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+        for piece in pieces(images):
+            counts += _value_counts(piece)
+        means = [float((count * values).sum() / count.sum()) for count in counts]
+        variances = [
+            float((count * (values - mean) ** 2).sum() / count.sum())
+            for count, mean in zip(counts, means, strict=True)
+        ]
+    else:
+        means = [float(channel.double().mean()) for channel in images.unbind(1)]
+        variances = [float(channel.double().var(correction=0)) for channel in images.unbind(1)]
+    # A constant channel stays constant instead of becoming infinite.
+    return tuple(means), tuple(variance**0.5 or 1.0 for variance in variances)
+
+
+def _value_counts(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "c 256"]:
+    counts = [torch.bincount(channel.flatten().int(), minlength=256) for channel in images.unbind(1)]
+    return torch.stack(counts).double()
 
 
 def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from datacondense.data.decoding import decode_all
 from datacondense.data.paths import named_file, require_regular
+from datacondense.data.pictures import decode_all
 from datacondense.data.raw import RawSplit, Reading
 from datacondense.errors import DatacondenseError
 

@@ -18,6 +18,7 @@ from datacondense.data.places import Place, find, find_again, not_found
 from datacondense.data.raw import Found, RawSplit, Reading, number_labels
 from datacondense.data.source import Source
 from datacondense.data.splitting import stratified
+from datacondense.data.stored import taken
 from datacondense.data.tables import read_hugging_face
 from datacondense.errors import DatacondenseError, UsageError, printable
 from datacondense.stopping import at_once
@@ -187,7 +188,8 @@ def _set_aside(whole: ImageDataset, notes: tuple[str, ...], seed: int) -> DataSp
         f"{whole.name}: no test split found: {len(held_out)} of {len(whole)} images (20 % of each class, "
         f"drawn with seed {seed}) were set aside for testing"
     )
-    train = ImageDataset.create(whole.images[kept], whole.labels[kept], whole.class_names, name=whole.name)
+    images = taken(whole.images, kept)
+    train = ImageDataset.create(images, whole.labels[kept], whole.class_names, name=whole.name)
     train = replace(train, jpeg=whole.jpeg)
     test = replace(whole.subset(held_out), mean=train.mean, std=train.std)
     return DataSplits(train, test, (*notes, note))

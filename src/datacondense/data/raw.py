@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from datacondense.data.stored import with_channels
 from datacondense.errors import DatacondenseError, UsageError
 
 #: What a split to test on is called, the first found wins.
@@ -72,10 +73,10 @@ def same_channels(train: RawSplit, test: RawSplit | None) -> tuple[RawSplit, Raw
     """Both splits in RGB where one of them is; for pictures read from files, whose mode is incidental."""
     if test is None or train.images.shape[1] == test.images.shape[1]:
         return train, test
-    as_rgb = [
-        replace(split, images=split.images.expand(-1, 3, -1, -1).contiguous()) for split in (train, test)
-    ]
-    return as_rgb[0], as_rgb[1]
+    return (
+        replace(train, images=with_channels(train.images, 3)),
+        replace(test, images=with_channels(test.images, 3)),
+    )
 
 
 def number_labels(

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datacondense.data.decoding import decode_all
 from datacondense.data.memory import require_room_to_unpack
 from datacondense.data.paths import named_file, require_regular
+from datacondense.data.pictures import decode_all
 from datacondense.data.raw import Found, RawSplit, Reading, choose_splits, same_channels
 from datacondense.errors import DatacondenseError, UsageError
 

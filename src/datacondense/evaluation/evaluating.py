@@ -124,7 +124,7 @@ def _tested(
                 order = stream(seed, "evaluation order", trial)
                 learner.train(data.images, data.targets, recipe, order, prepare=data.normalise,
                               observe=lambda batch, _: shown.advance(len(batch)))  # fmt: skip
-            predicted = learner.predict(test.images, prepare=data.normalise).argmax(1)
+            predicted = learner.predicted(test.images, prepare=data.normalise)
             found = Predictions.count(predicted, test.labels, test.classes)
             shown.finish({"accuracy": found.accuracy})
             yield found

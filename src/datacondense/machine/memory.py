@@ -96,8 +96,10 @@ def _process_memory() -> int | None:
     with suppress(ImportError, OSError, IndexError):
         import resource  # not on Windows
 
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 1024
-            return max(0, limit - used)
+        status, left = Path("/proc/self/status").read_text(), []
+        for limit, taken in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
+            most = resource.getrlimit(limit)[0]
+            if most != resource.RLIM_INFINITY:
+                left.append(max(0, most - int(status.split(taken)[1].split()[0]) * 1024))
+        return min(left, default=None)
     return None

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from datacondense.augmentation import Transform
+from datacondense.data.stored import taken
 from datacondense.decoders import MultiFormation
 from datacondense.learner import Learner
 from datacondense.methods.base import Task
@@ -22,7 +23,8 @@ def central_images(task: Task, learner: Learner, label: int, count: int, *steps:
     members = task.real.indices_by_class[label]
     if len(members) <= count:
         return members
-    features = learner.features(task.real.images[members], prepare=task.real.normalise)
+    images = taken(task.real.images, members)
+    features = learner.features(images, prepare=task.real.normalise)[:]
     with warnings.catch_warnings():  # where images are equal, there are fewer clusters, which does no harm
         warnings.filterwarnings("ignore", "Number of distinct clusters")
         return members[medoids(features, count, task.stream("clusters", *steps, label))]

@@ -44,7 +44,8 @@ class WholeSetNetwork:
 
     @cached_property
     def features(self) -> Float[Tensor, "n d"]:
-        """The input of the last `nn.Linear`, for each real image: float32, on the CPU, in evaluation mode."""
+        """The input of the last `nn.Linear`, for each real image: float32, on the CPU, in evaluation mode; in
+        a file where the images are in one."""
         real = self.task.real
         return self.learner.features(real.images, prepare=real.normalise)
 
