@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from datacondense.data.decoding import SUFFIXES
+from datacondense.data.index import image_files, is_image
+from datacondense.data.kept import Kept, state_of
 from datacondense.data.listings import Listing, listings, read_listing, tables
 from datacondense.data.pictures import decode_all
 from datacondense.data.raw import TEST_NAMES, Found, RawSplit, Reading, choose_splits, same_channels
@@ -87,38 +88,38 @@ def _read_split(
 
 
 def _read_classes(folder: Path, how: Reading, *, training: bool) -> tuple[RawSplit, tuple[str, ...]]:
-    classes = _subfolders(folder)
-    by_class = {place: _image_files(place) for place in classes}
-    files = [(file, place) for place in classes for file in by_class[place]]
+    classes = [place.name for place in _subfolders(folder)]
+    by_class, notes = image_files(folder, classes)
+    files = [file for name in classes for file in by_class[name]]
     if how.image_column or how.label_column or len(classes) < 2:
         _require_no_table(folder, how)
     if not files:
-        lying = (
-            "images, but not in a folder per class" if any(map(_is_image, folder.iterdir())) else "no images"
-        )
+        here = any(is_image(place.name) and not place.is_dir() for place in folder.iterdir())
+        lying = "images, but not in a folder per class" if here else "no images"
         raise UsageError(f"{folder}: found {lying}; {_LAYOUTS}")
     if training and not all(by_class.values()):
-        empty = next(place for place in classes if not by_class[place])
+        empty = next(name for name in classes if not by_class[name])
         raise UsageError(
-            f"{empty}: found no training image for class {empty.name!r}; add images or remove the folder"
+            f"{folder / empty}: found no training image for class {empty!r}; add images or remove the folder"
         )
-    deeper = sorted({place.name for file, place in files if file.parent != place})
-    if deeper and all(file.parent != place for file, place in files):
+    deeper = sorted(name for name in classes if any(file.count(os.sep) > 1 for file in by_class[name]))
+    if deeper and all(file.count(os.sep) > 1 for file in files):
         raise UsageError(
             f"{folder}: {', '.join(deeper[:3])} hold no images, only folders of images such as "
-            f"{files[0][0].parent.relative_to(folder)}; give the folder whose folders are the classes, "
+            f"{os.path.dirname(files[0])}; give the folder whose folders are the classes, "
             "or move the images up"
         )
 
     def name(index: int) -> str:
-        return str(files[index][0])
+        return str(folder / files[index])
 
-    pictures = (file for file, _ in files)
-    images, jpeg = decode_all(pictures, len(files), str(folder), name, how.size)
-    names = tuple(place.name for place in classes)
-    labels = [place.name for _, place in files]
-    notes = tuple(f"{folder / place}: images in its subfolders count as class {place!r}" for place in deeper)
-    return RawSplit(images, labels, str(folder), name, names, jpeg), notes
+    root = str(folder.resolve())
+    pictures = (folder / file for file in files)
+    kept = Kept(root, lambda: state_of(os.path.join(root, file) for file in files), how.size)
+    images, jpeg = decode_all(pictures, len(files), str(folder), name, how.size, kept)
+    labels = [name for name in classes for _ in by_class[name]]
+    notes += tuple(f"{folder / name}: images in its subfolders count as class {name!r}" for name in deeper)
+    return RawSplit(images, labels, str(folder), name, tuple(classes), jpeg), notes
 
 
 def _require_no_table(folder: Path, how: Reading) -> None:
@@ -134,18 +135,3 @@ def _require_no_table(folder: Path, how: Reading) -> None:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    found = []
-    for place, inner, files in os.walk(folder, onerror=fail):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        found += [Path(place, file) for file in files]
-    return sorted(filter(_is_image, found))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()

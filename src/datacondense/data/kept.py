@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +22,18 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from datacondense.data.stored import StoredTensor
+from datacondense.data.stored import OpenFile, StoredTensor
+from datacondense.errors import DatacondenseError
 from datacondense.files import cache_folder
 from datacondense.reading import ENTRY
-from datacondense.stopping import pause
+from datacondense.stopping import check_stop, pause
 
 #: Bytes before the first image, which the header fills: a page, so that images begin where pages do.
 START = 4096
 #: To be raised when equal pictures are decoded to other pixels: what was kept before is then decoded again.
 _DECODER = 1
+#: Threads that look up the state of files, and files that each of them does at a time.
+_LOOKING, _FILES = 8, 256
 #: Seconds between two looks whether another process has finished.
 _PATIENCE = 0.2
 _KIND = f"{ENTRY}images"
@@ -66,14 +71,15 @@ class Kept:
 
     def find(self, count: int) -> Decoded | None:
         """The images, if there is a whole file of `count` of them with the present content."""
-        with suppress(OSError, ValueError, LookupError, msgspec.MsgspecError):
-            file = self._path.open("rb", buffering=0)
-            length = int.from_bytes(file.read(8), "little")
-            header = msgspec.json.decode(file.read(START - 8), type=_Header)
+        content = self._content  # as it is before anything is decoded
+        with suppress(OSError, DatacondenseError, ValueError, LookupError, msgspec.MsgspecError):
+            file, start = OpenFile(self._path), bytearray(START)
+            file.read(memoryview(start), 0)
+            header = msgspec.json.decode(bytes(start[8:]), type=_Header)
             about = msgspec.json.decode(header.metadata[_KIND], type=_About)
             shape = header.images.shape
-            whole = os.fstat(file.fileno()).st_size == START + math.prod(shape) and length == START - 8
-            if whole and len(shape) == 4 and shape[0] == count and about.content == self._content:
+            whole = file.size == START + math.prod(shape)
+            if whole and len(shape) == 4 and shape[0] == count and about.content == content:
                 rows = torch.arange(count)
                 images = StoredTensor.of(file, START, rows, tuple(shape[1:]), torch.uint8)
                 return Decoded(images, about.jpeg)
@@ -112,8 +118,32 @@ class Kept:
 
     def keep(self) -> None:
         """Move what is written into its place, unless the pictures have changed meanwhile."""
-        if self._present_content() == self._content:
-            os.replace(self.temporary, self._path)
+        with suppress(OSError):
+            if self._present_content() == self._content:
+                os.replace(self.temporary, self._path)
+
+
+def state_of(files: Iterable[str]) -> str:
+    """A hash of the names, sizes and times of change of files; they are looked up by several threads, because
+    a network answers slowly."""
+    names, digest = iter(files), hashlib.sha256()
+    with ThreadPoolExecutor(_LOOKING) as pool:
+        while batches := list(islice(iter(lambda: list(islice(names, _FILES)), []), 4 * _LOOKING)):
+            check_stop()
+            for described in pool.map(_described, batches):
+                digest.update(described)
+    return digest.hexdigest()
+
+
+def _described(files: list[str]) -> bytes:
+    lines = []
+    for file in files:
+        try:
+            found = os.stat(file)
+            lines.append(f"{file}\0{found.st_size}\0{found.st_mtime_ns}\n")
+        except (OSError, ValueError):  # who opens it says what is wrong
+            lines.append(f"{file}\0missing\n")
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 class _Tensor(msgspec.Struct):

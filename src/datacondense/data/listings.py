@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from datacondense.data.kept import Kept, state_of
 from datacondense.data.paths import named_file, require_regular
 from datacondense.data.pictures import decode_all
 from datacondense.data.raw import RawSplit, Reading
@@ -66,7 +67,13 @@ def read_listing(listing: Listing, root: Path, how: Reading) -> RawSplit:
                 )
             yield named_file(name, listing.file.parent, (root,), row(index))
 
-    images, jpeg = decode_all(pictures(), len(rows), str(listing.file), row, how.size)
+    place = listing.file.resolve()
+
+    def state() -> str:
+        return state_of(str(place.parent / str(cells.get(listing.image))) for cells in rows)
+
+    kept = Kept(f"{place}, {listing.image}", state, how.size)
+    images, jpeg = decode_all(pictures(), len(rows), str(listing.file), row, how.size, kept)
     labels = _numbers_where_all_are([cells.get(listing.label) for cells in rows])
     for index, label in enumerate(labels):
         if label == "":

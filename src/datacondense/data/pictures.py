@@ -28,6 +28,8 @@ from datacondense.stopping import check_stop
 _THREADS, _AHEAD = 8, 2
 #: The most pictures and about the most bytes of such a batch; a thread is handed no less than a picture.
 _BATCH, _BATCH_BYTES = 32, 2**18
+#: Of images in a file so many must fit into memory, or no work with them is possible.
+_AT_LEAST = 16
 #: Seconds of decoding after which a bar is shown.
 _LONG = 3.0
 
@@ -57,8 +59,8 @@ def decode_all(
     """
     into: _InMemory | _InFile | None = None
     jpeg = False
-    if size is not None and fit_into_memory(count, 1, size):
-        require_room(count, 1, size, where)
+    if size is not None:
+        _require_room(count, 1, size, where)
     with ExitStack() as stack:
         shown = stack.enter_context(
             tqdm(desc=f"decode {where}", total=count, unit=" images", delay=_LONG, disable=None)
@@ -89,9 +91,9 @@ def _place(
     count: int, shape: tuple[int, ...], where: str, kept: Kept | None, stack: ExitStack
 ) -> _InMemory | _InFile | Decoded:
     """Room for `count` images of `shape`, or the images themselves where they were kept earlier."""
-    channels, height, width = shape
-    if fit_into_memory(count, channels, (height, width)):
-        require_room(count, channels, (height, width), where)
+    channels, *sides = shape
+    size = sides[0], sides[1]
+    if _require_room(count, channels, size, where):
         return _InMemory(count, shape)
     if kept:
         if found := kept.find(count):
@@ -99,8 +101,15 @@ def _place(
         stack.enter_context(kept.claimed())
         if found := kept.find(count):  # made by the process that was waited for
             return found
-    require_room_on_disk(count, channels, (height, width), where, cache_folder())
+    require_room_on_disk(count, channels, size, where, cache_folder())
     return _InFile(count, shape, kept)
+
+
+def _require_room(count: int, channels: int, size: tuple[int, int], where: str) -> bool:
+    """Whether the images are to be in memory; `DatacondenseError` where it has no room to work with them."""
+    in_memory = fit_into_memory(count, channels, size)
+    require_room(count if in_memory else min(count, _AT_LEAST), channels, size, where)
+    return in_memory
 
 
 class _InMemory:

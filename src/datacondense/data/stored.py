@@ -6,9 +6,9 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -23,6 +23,59 @@ from datacondense.stopping import check_stop
 _PIECE = 2**24
 
 
+class OpenFile:
+    """A file that is closed with its last use: read and written at positions, by any number of threads.
+
+    Without a path it has no name, in the cache folder, and vanishes when it is closed.
+    """
+
+    def __init__(self, path: Path | None, *, new: bool = False) -> None:
+        self.name = str(path or "a temporary file")
+        if path and new:
+            path.unlink(missing_ok=True)  # whoever has it open can read it still
+        if path:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if new else os.O_RDONLY)
+        else:
+            self._descriptor, name = tempfile.mkstemp(dir=cache_folder())
+            os.unlink(name)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            os.close(self._descriptor)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, buffer: memoryview, at: int) -> None:
+        """Fill the buffer with the bytes from position `at` on.
+
+        Raises:
+            DatacondenseError: there are too few, or the disk fails.
+        """
+        while len(buffer):
+            try:
+                found = os.pread(self._descriptor, len(buffer), at)
+            except OSError as error:
+                raise DatacondenseError(f"cannot read {self.name}: {error.strerror or error}") from None
+            if not found:
+                raise DatacondenseError(f"{self.name} was cut off while it was in use; start again")
+            buffer[: len(found)] = found
+            buffer, at = buffer[len(found) :], at + len(found)
+
+    def write(self, content: memoryview | bytes, at: int) -> None:
+        """Write all of `content` from position `at` on, or raise OSError."""
+        content = memoryview(content)
+        while len(content):
+            done = os.pwrite(self._descriptor, content, at)
+            content, at = content[done:], at + done
+
+    def sync(self) -> None:
+        """Wait until the disk has what was written."""
+        os.fsync(self._descriptor)
+
+
 class StoredTensor(Tensor):
     """Rows of a tensor that is in a file: a tensor that holds none of them.
 
@@ -30,7 +83,7 @@ class StoredTensor(Tensor):
     values, all of them read, if the memory has room for them. They cannot be changed.
     """
 
-    _file: BinaryIO
+    _file: OpenFile
     _start: int
     _stored: tuple[int, ...]
     _rows: Int[Tensor, " n"]
@@ -38,7 +91,7 @@ class StoredTensor(Tensor):
     @classmethod
     def of(
         cls,
-        file: BinaryIO,
+        file: OpenFile,
         start: int,
         rows: Int[Tensor, " n"],
         shape: tuple[int, ...],
@@ -74,21 +127,9 @@ class StoredTensor(Tensor):
         place = 0
         for first, count in _runs(self._rows):
             end = place + count * size
-            self._fill(buffer[place:end], self._start + first * size)
+            self._file.read(buffer[place:end], self._start + first * size)
             place = end
         return values.expand(self.shape).contiguous()
-
-    def _fill(self, buffer: memoryview, at: int) -> None:
-        done = 0
-        while done < len(buffer):
-            try:
-                found = os.pread(self._file.fileno(), len(buffer) - done, at + done)
-            except OSError as error:
-                raise DatacondenseError(f"cannot read {_name(self._file)}: {error.strerror}") from None
-            if not found:
-                raise DatacondenseError(f"{_name(self._file)} was cut off while it was in use; start again")
-            buffer[done : done + len(found)] = found
-            done += len(found)
 
     def _item(self, index: Any) -> Tensor:
         first, *others = index if isinstance(index, tuple) else (index,)
@@ -106,7 +147,7 @@ class StoredTensor(Tensor):
         return self.read()
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"StoredTensor({tuple(self.shape)}, {self.dtype}, in {_name(self._file)})"
+        return f"StoredTensor({tuple(self.shape)}, {self.dtype}, in {self._file.name})"
 
     @classmethod
     def __torch_function__(  # type: ignore[no-untyped-def]
@@ -155,10 +196,6 @@ def _runs(rows: Int[Tensor, " n"]) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def _name(file: BinaryIO) -> str:
-    return file.name if isinstance(file.name, str) else "a temporary file"
-
-
 def taken(tensor: Shaped[Tensor, "n ..."], rows: Int[Tensor, " m"]) -> Shaped[Tensor, "m ..."]:
     """`tensor[rows]`; of one in a file, still in the file."""
     return tensor.taken(rows) if isinstance(tensor, StoredTensor) else tensor[rows]
@@ -192,26 +229,22 @@ def joined(parts: Iterable[Shaped[Tensor, "_ ..."]], like: Tensor) -> Shaped[Ten
 
 
 class RowWriter:
-    """Writes rows one after another to a file, which without a name vanishes with its last use."""
+    """Writes rows one after another to a file that is made for them."""
 
     def __init__(
         self, shape: tuple[int, ...], dtype: torch.dtype, count: int, path: Path | None = None, start: int = 0
     ) -> None:
-        """A file for `count` rows of `shape`, the first at byte `start`: `path`, made anew, or one without a
-        name in the cache folder.
+        """For `count` rows of `shape`, the first at byte `start`; without a `path` the file has no name.
 
         Raises:
-            DatacondenseError: the disk has no room for them, or cannot be written.
+            DatacondenseError: it cannot be made.
         """
-        self.shape, self.dtype, self.path, self._start = shape, dtype, path, start
-        self.written = 0
-        self._size, self._folder = count * math.prod(shape) * dtype.itemsize, cache_folder()
+        self.shape, self.dtype, self.written, self._start = shape, dtype, 0, start
+        self._row = math.prod(shape) * dtype.itemsize
+        self._size, self._folder = count * self._row, cache_folder()
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            if path:
-                path.unlink(missing_ok=True)  # whoever reads what was there can do so still
-            self._file: Any = path.open("x+b") if path else tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-            self._file.seek(start)
+            self._file = OpenFile(path, new=True)
 
     def add(self, rows: Shaped[Tensor, "_ ..."]) -> None:
         """Write more rows.
@@ -219,21 +252,21 @@ class RowWriter:
         Raises:
             DatacondenseError: the disk is full, or fails.
         """
-        with self._errors():
-            self._file.write(rows.contiguous().numpy().data.cast("B"))
+        if rows.numel():
+            content = rows.contiguous().numpy().data.cast("B")
+            with self._errors():
+                self._file.write(content, self._start + self.written * self._row)
         self.written += len(rows)
 
     def finish(self, header: bytes = b"") -> StoredTensor:
         """What was written. A `header` is put before it once it has reached the disk."""
-        with self._errors():
-            self._file.flush()
-            if header:
-                os.fsync(self._file.fileno())
-                self._file.seek(0)
-                self._file.write(header)
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        return StoredTensor.of(self._file, self._start, torch.arange(self.written), self.shape, self.dtype)
+        if header:
+            with self._errors():
+                self._file.sync()
+                self._file.write(header, 0)
+                self._file.sync()
+        rows = torch.arange(self.written)
+        return StoredTensor.of(self._file, self._start, rows, self.shape, self.dtype)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datacondense.data.kept import Kept, state_of
 from datacondense.data.memory import require_room_to_unpack
 from datacondense.data.paths import named_file, require_regular
 from datacondense.data.pictures import decode_all
@@ -66,9 +67,14 @@ def read_hugging_face(data: Any, where: str, how: Reading, roots: tuple[Path, ..
     for name in filter(None, (train, test)):
         split = splits[name]
         columns = find_columns(split.features, where, how)
-        batches = split.select_columns(list(columns)).with_format("arrow").iter(_ROWS)
-        batches = ((Path(), batch) for batch in batches)
-        found.append(_read_rows(batches, len(split), split.features, columns, name, where, roots, how))
+
+        def read(column: str, split: Any = split) -> Iterator[tuple[Path, Any]]:
+            for batch in split.select_columns([column]).with_format("arrow").iter(_ROWS):
+                yield Path(), batch.column(column)
+
+        # What a caller has made may be in no file, or in one that is not all of it.
+        files = [Path(file["filename"]) for file in split.cache_files] if roots else []
+        found.append(_read_rows(read, len(split), split.features, columns, name, where, roots, how, files))
     return Found(*same_channels(found[0], found[1] if test else None), notes)
 
 
@@ -132,14 +138,14 @@ def _read_files(files: list[Path], split: str, where: str, root: Path, how: Read
     if any(kind != kinds[0] for kind in kinds):
         raise DatacondenseError(f"{where}: the parquet files of split '{split}' differ in their columns")
 
-    def batches() -> Iterator[tuple[Path, Any]]:
+    def read(column: str) -> Iterator[tuple[Path, Any]]:
         for one in opened:
             with _parquet_errors(one.file):
                 for number in range(one.parquet.num_row_groups):
-                    yield one.file.parent, one.parquet.read_row_group(number, columns=list(columns))
+                    yield one.file.parent, one.parquet.read_row_group(number, columns=[column]).column(column)
 
     count = sum(one.parquet.metadata.num_rows for one in opened)
-    return _read_rows(batches(), count, features, columns, split, where, (root,), how)
+    return _read_rows(read, count, features, columns, split, where, (root,), how, files)
 
 
 class _Opened(NamedTuple):
@@ -193,7 +199,7 @@ def _require_all_shards(files: list[Path], where: str) -> None:
 
 
 def _read_rows(
-    batches: Iterable[tuple[Path, Any]],
+    read: Callable[[str], Iterable[tuple[Path, Any]]],
     count: int,
     features: Mapping[str, Any],
     columns: tuple[str, str],
@@ -201,13 +207,18 @@ def _read_rows(
     where: str,
     roots: tuple[Path, ...],
     how: Reading,
+    files: list[Path],
 ) -> RawSplit:
-    """Rows from Arrow tables, each with the folder that its file names are relative to.
+    """Rows of which `read` gives a column, piece by piece, each with the folder that its file names are
+    relative to. `files`: what the rows are from, and all of it.
 
     Images are decoded as they come, so that the encoded ones are never in memory together.
     """
     image, label = columns
     labels: list[object] = []
+    for _, values in read(label):
+        labels.extend(values.to_pylist())
+    elsewhere = False
 
     def row(index: int) -> str:
         return f"{where}, split '{split}', row {index}"
@@ -224,12 +235,17 @@ def _read_rows(
         return data
 
     def pictures() -> Iterator[bytes | Path]:
-        for folder, batch in batches:
-            first = len(labels)
-            labels.extend(batch.column(label).to_pylist())
-            for index, cell in enumerate(batch.column(image), first):
-                yield encoded(cell.as_py(), folder, index)
+        nonlocal elsewhere
+        cells = ((cell, folder) for folder, values in read(image) for cell in values)
+        for index, (cell, folder) in enumerate(cells):
+            picture = encoded(cell.as_py(), folder, index)
+            elsewhere |= isinstance(picture, Path)
+            yield picture
 
-    images, jpeg = decode_all(pictures(), count, f"{where}, split '{split}'", row, how.size)
+    def state() -> tuple[str, bool]:  # tables that only name files are not kept: each of them may change
+        return state_of(str(file.resolve()) for file in files), elsewhere
+
+    kept = Kept(f"{files[0].resolve()}, {split}, {image}", state, how.size) if files else None
+    images, jpeg = decode_all(pictures(), count, f"{where}, split '{split}'", row, how.size, kept)
     names = getattr(features[label], "names", None)
     return RawSplit(images, labels, f"{where}, split '{split}'", row, tuple(names) if names else None, jpeg)
