@@ -33,7 +33,7 @@ START = 4096
 #: To be raised when equal pictures are decoded to other pixels: what was kept before is then decoded again.
 _DECODER = 1
 #: Threads that look up the state of files, and files that each of them does at a time.
-_LOOKING, _FILES = 8, 256
+_LOOKING, _FILES = 4, 256
 #: Seconds between two looks whether another process has finished.
 _PATIENCE = 0.2
 _KIND = f"{ENTRY}images"

@@ -19,8 +19,8 @@ from datacondense.errors import DatacondenseError
 from datacondense.files import cache_folder
 from datacondense.stopping import check_stop
 
-#: Bytes of the pieces in which a whole tensor is gone through.
-_PIECE = 2**24
+#: Bytes of the pieces in which a whole tensor is gone through, and that are copied at a time.
+_PIECE, _COPIED = 2**22, 2**20
 
 
 class OpenFile:
@@ -34,7 +34,7 @@ class OpenFile:
         if path and new:
             path.unlink(missing_ok=True)  # whoever has it open can read it still
         if path:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if new else os.O_RDONLY)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if new else os.O_RDONLY, 0o666)
         else:
             self._descriptor, name = tempfile.mkstemp(dir=cache_folder())
             os.unlink(name)
@@ -56,7 +56,7 @@ class OpenFile:
         """
         while len(buffer):
             try:
-                found = os.pread(self._descriptor, len(buffer), at)
+                found = os.pread(self._descriptor, min(len(buffer), _COPIED), at)
             except OSError as error:
                 raise DatacondenseError(f"cannot read {self.name}: {error.strerror or error}") from None
             if not found:
@@ -162,7 +162,7 @@ class StoredTensor(Tensor):
             return torch.device("cpu")
         if func is Tensor.__getitem__:
             return args[0]._item(args[1])
-        if func in (Tensor.split, torch.split) and len(args) == 2 and isinstance(args[1], int) and not kwargs:
+        if func in (Tensor.split, torch.split) and isinstance(args[1], int) and not kwargs.get("dim"):
             return tuple(args[0].taken(slice(i, i + args[1])) for i in range(0, len(args[0]), args[1]))
         if func is Tensor.__setitem__ or (func.__name__.endswith("_") and func.__name__[-2:] != "__"):
             raise DatacondenseError("images in a file cannot be changed; change a copy: images[rows]")

@@ -142,7 +142,8 @@ def _read_files(files: list[Path], split: str, where: str, root: Path, how: Read
         for one in opened:
             with _parquet_errors(one.file):
                 for number in range(one.parquet.num_row_groups):
-                    yield one.file.parent, one.parquet.read_row_group(number, columns=[column]).column(column)
+                    rows = one.parquet.read_row_group(number, columns=[column], use_threads=False)
+                    yield one.file.parent, rows.column(column)
 
     count = sum(one.parquet.metadata.num_rows for one in opened)
     return _read_rows(read, count, features, columns, split, where, (root,), how, files)

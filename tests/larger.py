@@ -1,0 +1,67 @@
+"""Data larger than memory: a process that may take, beyond what its libraries take, a quarter of the decoded images.
+
+`python larger.py DATA` loads DATA, condenses, selects and evaluates in it, and prints what came out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from datacondense import ConvNet, Machine, Recipe, condense, evaluate, load_dataset
+from datacondense.methods import DistributionMatching, Herding
+from pictures import picture
+
+TRAIN, TEST, CLASSES, SIDE = 80_000, 20_000, 10, 32
+DECODED = (TRAIN + TEST) * 3 * SIDE * SIDE
+NETWORK = ConvNet(width=2, depth=3)
+MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=64)
+METHODS = (DistributionMatching(iterations=2, real_batch=64), Herding(feature_epochs=1))
+
+
+def write_pictures(folder: Path, different: int = 40) -> list[list[Path]]:
+    """Some different pictures of every class."""
+    folder.mkdir()
+    made: list[list[Path]] = [[] for _ in range(CLASSES)]
+    for index in range(CLASSES * different):
+        path = folder / f"{index}.png"
+        picture(index, size=(SIDE, SIDE), mode="RGB").save(path)
+        made[index % CLASSES].append(path)
+    return made
+
+
+def fill_folder(folder: Path, made: list[list[Path]]) -> Path:
+    """train/CLASS/*.png and test/CLASS/*.png, each picture many times."""
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        for label, paths in enumerate(made):
+            (folder / split / str(label)).mkdir(parents=True)
+            for index in range(count // CLASSES):
+                os.link(paths[index % len(paths)], folder / split / str(label) / f"{index:05}.png")
+    return folder
+
+
+def work(data: str) -> None:
+    """Print the kind of images, and the fingerprints of data and sets and the scores."""
+    splits = load_dataset(data)
+    print(type(splits.train.images).__name__, splits.train.fingerprint, splits.test.fingerprint, flush=True)
+    for method in METHODS:
+        made = condense(splits, 1, method, NETWORK, machine=MACHINE)
+        score = evaluate(made, splits, NETWORK, trials=1, recipe=Recipe(epochs=2), machine=MACHINE)
+        print(made.data.fingerprint, score.accuracies, flush=True)
+
+
+if __name__ == "__main__":
+    threading.stack_size(2**20)  # of the usual 8 MiB next to nothing is touched, and all of it counts
+    importlib.import_module("datasets"), importlib.import_module("pyarrow.parquet")
+    work("digits")
+    held = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
+    # All memory of a process counts, but that of files that it only reads.
+    resource.setrlimit(resource.RLIMIT_DATA, (held + DECODED // 4, resource.RLIM_INFINITY))
+    work(sys.argv[1])
