@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-")
@@ -60,6 +61,15 @@ def tiny_network() -> ConvNet:
 @pytest.fixture
 def toy() -> ImageDataset:
     return toy_dataset()
+
+
+@pytest.fixture
+def in_files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, in which all images are put into files."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(folder))
+    monkeypatch.setenv("DATACONDENSE_MEMORY", "0")
+    return folder
 
 
 def peak_tensor_bytes(run: Callable[[], object]) -> int:

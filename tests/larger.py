@@ -1,4 +1,4 @@
-"""Data larger than memory: a process that may take, beyond what its libraries take, a quarter of the decoded images.
+"""Data larger than the memory that a process may take: a quarter of the decoded images, beyond its libraries.
 
 `python larger.py DATA` loads DATA, condenses, selects and evaluates in it, and prints what came out.
 """
@@ -12,8 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import torch
-from PIL import Image
+from torch.utils.data import Dataset
 
 from datacondense import ConvNet, Machine, Recipe, condense, evaluate, load_dataset
 from datacondense.methods import DistributionMatching, Herding
@@ -47,6 +49,31 @@ def fill_folder(folder: Path, made: list[list[Path]]) -> Path:
     return folder
 
 
+def fill_table(folder: Path, made: list[list[Path]]) -> Path:
+    """train.parquet and test.parquet, each picture many times."""
+    folder.mkdir()
+    contents = [[path.read_bytes() for path in paths] for paths in made]
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        labels = [index % CLASSES for index in range(count)]
+        images = [contents[c][i // CLASSES % len(contents[c])] for i, c in enumerate(labels)]
+        rows = pyarrow.table({"image": pyarrow.array(images, pyarrow.binary()), "label": labels})
+        pyarrow.parquet.write_table(rows, folder / f"{split}.parquet", row_group_size=1000)
+    return folder
+
+
+class Pairs(Dataset):
+    """A map-style dataset of these items."""
+
+    def __init__(self, items: list[tuple[object, int]]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        return self.items[index]
+
+
 def work(data: str) -> None:
     """Print the kind of images, and the fingerprints of data and sets and the scores."""
     splits = load_dataset(data)
@@ -59,9 +86,13 @@ def work(data: str) -> None:
 
 if __name__ == "__main__":
     threading.stack_size(2**20)  # of the usual 8 MiB next to nothing is touched, and all of it counts
-    importlib.import_module("datasets"), importlib.import_module("pyarrow.parquet")
+    importlib.import_module("datasets")
     work("digits")
     held = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
     # All memory of a process counts, but that of files that it only reads.
     resource.setrlimit(resource.RLIMIT_DATA, (held + DECODED // 4, resource.RLIM_INFINITY))
+    try:
+        torch.ones(DECODED, dtype=torch.uint8)
+    except RuntimeError:
+        print("no room for the images")
     work(sys.argv[1])

@@ -34,7 +34,9 @@ class OpenFile:
         if path and new:
             path.unlink(missing_ok=True)  # whoever has it open can read it still
         if path:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL if new else os.O_RDONLY, 0o666)
+            self._descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_EXCL if new else os.O_RDONLY, 0o666
+            )
         else:
             self._descriptor, name = tempfile.mkstemp(dir=cache_folder())
             os.unlink(name)
@@ -105,13 +107,16 @@ class StoredTensor(Tensor):
 
     def taken(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"] | slice) -> StoredTensor:
         """Some of the rows, unread."""
-        shown = tuple(self.shape[1:])
-        return StoredTensor.of(self._file, self._start, self._rows[rows], self._stored, self.dtype, shown)
+        return self._with(self._rows[rows])
 
     def with_channels(self, count: int) -> StoredTensor:
         """Images with their single channel so many times."""
-        shown = (count, *self.shape[2:])
-        return StoredTensor.of(self._file, self._start, self._rows, self._stored, self.dtype, shown)
+        return self._with(self._rows, (count, *self.shape[2:]))
+
+    def _with(self, rows: Int[Tensor, " m"], shown: tuple[int, ...] | None = None) -> StoredTensor:
+        """These rows of the file."""
+        shown = shown or tuple(self.shape[1:])
+        return StoredTensor.of(self._file, self._start, rows, self._stored, self.dtype, shown)
 
     def read(self) -> Tensor:
         """All rows, in memory.
@@ -138,7 +143,7 @@ class StoredTensor(Tensor):
             return self._whole()[tuple(others)]
         rows = self._rows[first]
         one = rows.ndim == 0
-        found = self.taken(rows.reshape(-1)).read()
+        found = self._with(rows.reshape(-1)).read()
         found = found[0] if one else found
         return found[tuple(others) if one else (slice(None), *others)] if others else found
 
