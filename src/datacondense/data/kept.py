@@ -58,6 +58,7 @@ class Kept:
     def __init__(self, place: str, content: Callable[[], Any], size: tuple[int, int] | None) -> None:
         name = hashlib.sha256(json.dumps([place, size]).encode()).hexdigest()[:32]
         self._path, self._look, self._place = cache_folder() / f"images-{name}.safetensors", content, place
+        self._lock = filelock.FileLock(self._path.with_suffix(".lock"))
         #: Where they are written; the name ends as those that are removed when they are old.
         self.temporary = self._path.with_name(f".datacondense-{name}.tmp")
 
@@ -87,8 +88,9 @@ class Kept:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Inside, no other process decodes the same pictures; one that is doing so is waited for."""
-        lock = filelock.FileLock(self._path.with_suffix(".lock"))
+        """Inside, no other process decodes the same pictures; one that is doing so is waited for. Whoever has
+        claimed them may do so again."""
+        lock = self._lock
         title = f"wait for another process, which decodes {self._place}"
         with suppress(OSError):  # where nothing can be written, whoever writes the images says so
             self._path.parent.mkdir(parents=True, exist_ok=True)

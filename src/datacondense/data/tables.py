@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -243,8 +244,8 @@ def _read_rows(
             elsewhere |= isinstance(picture, Path)
             yield picture
 
-    def state() -> tuple[str, bool]:  # tables that only name files are not kept: each of them may change
-        return state_of(str(file.resolve()) for file in files), elsewhere
+    def state() -> list[str]:  # of tables that name files never the same: each of the files may change
+        return [state_of(str(file.resolve()) for file in files), os.urandom(16).hex() if elsewhere else ""]
 
     kept = Kept(f"{files[0].resolve()}, {split}, {image}", state, how.size) if files else None
     images, jpeg = decode_all(pictures(), count, f"{where}, split '{split}'", row, how.size, kept)
