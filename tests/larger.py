@@ -94,5 +94,5 @@ if __name__ == "__main__":
     try:
         torch.ones(DECODED, dtype=torch.uint8)
     except RuntimeError:
-        print("no room for the images")
+        print("no room for the decoded images")
     work(sys.argv[1])

@@ -20,7 +20,7 @@ from datacondense.files import cache_folder
 from datacondense.stopping import check_stop
 
 #: Bytes of the pieces in which a whole tensor is gone through, and that are copied at a time.
-_PIECE, _COPIED = 2**22, 2**20
+_PIECE = _COPIED = 2**20
 
 
 class OpenFile:
