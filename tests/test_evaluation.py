@@ -179,8 +179,8 @@ def test_a_stopped_evaluation_goes_on_with_the_networks_that_are_missing(
             raise KeyboardInterrupt
         return original(*arguments, **settings)
 
-    original = Learner.predict
-    monkeypatch.setattr(Learner, "predict", stops)
+    original = Learner.predicted
+    monkeypatch.setattr(Learner, "predicted", stops)
     with pytest.raises(KeyboardInterrupt):
         recorded()
     capsys.readouterr()

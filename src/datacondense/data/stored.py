@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ class StoredTensor(Tensor):
     ) -> Any:
         """Called by PyTorch for every function of such a tensor."""
         kwargs = kwargs or {}
-        if func in _ABOUT:
+        if func in _about():
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         if func is Tensor.device.__get__:
@@ -174,13 +175,25 @@ class StoredTensor(Tensor):
         return func(*_read_all(args), **dict(zip(kwargs, _read_all(kwargs.values()), strict=True)))
 
 
-#: What is answered without the values.
-_ABOUT = {
-    Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.element_size,
-    Tensor.is_floating_point, Tensor.is_complex, Tensor.is_contiguous,
-    *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "nbytes", "itemsize", "layout",
-                                                 "requires_grad", "is_leaf", "grad", "grad_fn")),
-}  # fmt: skip
+@cache  # not before it is needed: for help there is no PyTorch
+def _about() -> set[Any]:
+    """What is answered without the values."""
+    properties = (
+        "shape",
+        "ndim",
+        "dtype",
+        "nbytes",
+        "itemsize",
+        "layout",
+        "requires_grad",
+        "is_leaf",
+        "grad",
+    )
+    return {
+        Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.element_size,
+        Tensor.is_floating_point, Tensor.is_complex, Tensor.is_contiguous,
+        *(getattr(Tensor, name).__get__ for name in (*properties, "grad", "grad_fn")),
+    }  # fmt: skip
 
 
 def _read_all(values: Iterable[Any]) -> list[Any]:
