@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from datacondense.data.stored import OpenFile, StoredTensor
+from datacondense.data.open_file import OpenFile
+from datacondense.data.stored import StoredTensor
 from datacondense.errors import DatacondenseError
 from datacondense.files import cache_folder
 from datacondense.reading import ENTRY
