@@ -19,6 +19,7 @@ from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
 from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, UsageError
+from datacondense.estimating import disk
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import Provenance, provenance, versions
@@ -33,7 +34,7 @@ from datacondense.ranks import Ranks
 from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
-from datacondense.snapshots import Snapshots, needed_bytes
+from datacondense.snapshots import Snapshots
 from datacondense.stopping import check_stop, stoppable
 from datacondense.training import Recipe
 from datacondense.validating import PATIENCE, Stood, Validation
@@ -155,7 +156,7 @@ def condense(
         return finished
     if run is None:
         return _condensed(task, method, record, recipe, None, wishes)
-    needed = _needed_bytes(task, method, snapshot_every)
+    needed = disk(task, method, snapshot_every)
     with run.working(resume=resume, overwrite=overwrite, needed_bytes=needed):
         return _condensed(task, method, record, recipe, run, wishes)
 
@@ -397,9 +398,3 @@ def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
             f"{', '.join(broken)} became infinite or NaN in iteration {k}; stopped with the state before it. "
             "A lower image or network learning rate usually helps"
         )
-
-
-def _needed_bytes(task: Task, method: Method, snapshot_every: int | None) -> int:
-    """A generous estimate of what the artifact and three checkpoints take on disk."""
-    pixels = task.ipc * task.real.classes * math.prod(task.real.image_shape)
-    return 12 * 4 * pixels + 1_000_000 + needed_bytes(pixels, method.steps, snapshot_every)

@@ -1,4 +1,4 @@
-"""Short text for people: names, shapes, durations, times of day."""
+"""Short text for people: names, shapes, durations, times of day, sizes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} days {minutes % 1440 // 60} h"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that suits them: 512 B, 4.0 KiB, 1.3 GiB."""
+    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number /= 1024
+        del units[0]
+    return f"{number:.1f} {units[0]}" if number < 100 and units[0] != "B" else f"{number:.0f} {units[0]}"
 
 
 def clock(seconds: float) -> str:

@@ -30,6 +30,7 @@ from datacondense.stopping import Terminated, stoppable
 #: The verbs, each the `run` of a file here, with their lines in the help.
 VERBS = {
     "condense": "Condense a dataset to a few images per class.",
+    "estimate": "Say what condensing takes of time, memory and disk.",
     "evaluate": "Train fresh networks on a condensed set and test them on real images.",
     "compare": "Evaluate several condensed sets under equal conditions, with Welch's t-test.",
     "relabel": "Give a condensed set soft labels, by networks trained on all real images.",
@@ -45,7 +46,7 @@ VERBS = {
     "doctor": "Print what belongs in a bug report: versions, machine, data, caches.",
 }
 #: Verbs that have the settings of a method as flags, and which of their flags names it.
-METHOD_FLAGS = {"condense": "--method", "continual": "--memory-method"}
+METHOD_FLAGS = {"condense": "--method", "estimate": "--method", "continual": "--memory-method"}
 
 #: Verbs that keep what is finished and need no --resume; what they say when they are stopped.
 CONTINUING, KEPT = ("paper", "search", "relabel"), "what was finished is kept; the same command continues"

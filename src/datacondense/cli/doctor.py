@@ -26,6 +26,7 @@ from datacondense.machine.compilation import compiler
 from datacondense.machine.memory import available_memory, total_memory
 from datacondense.machine.processor import hardware
 from datacondense.machine.provenance import provenance
+from datacondense.text import size
 
 #: Of a requirement that only developers have.
 _TOOL = re.compile("extra == .(dev|docs)\\b")
@@ -77,7 +78,7 @@ def _machine(machine: Machine, chosen: MachineFlags) -> dict[str, str]:
     return {
         "device": f"{machine.device}: {hardware(machine.device)}",
         "threads": f"{torch.get_num_threads()} of PyTorch, {os.cpu_count()} processors",
-        "memory": f"{_size(total_memory())}" + (f", {_size(free)} of it free" if free else ""),
+        "memory": f"{size(total_memory())}" + (f", {size(free)} of it free" if free else ""),
         "precision": f"{machine.precision} ({why})",
         "at once": f"{machine.micro_batch or 'whole batches of'} real images",
         "compiler": compiler() or "none",
@@ -142,13 +143,5 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     for cache in found["caches"]:
         empty = f"    rm -r {shlex.quote(cache['folder'])}" if cache["files"] else ""
-        lines.append(f"  {_size(cache['bytes']):>9} in {cache['files']:,} files: {cache['holds']}{empty}")
+        lines.append(f"  {size(cache['bytes']):>9} in {cache['files']:,} files: {cache['holds']}{empty}")
     return lines
-
-
-def _size(count: int) -> str:
-    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while number >= 1024 and len(units) > 1:
-        number /= 1024
-        del units[0]
-    return f"{number:.1f} {units[0]}" if number < 100 and units[0] != "B" else f"{number:.0f} {units[0]}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from datacondense.data.images import ImageDataset
+from datacondense.estimating import run_seconds
 from datacondense.machine import Machine
 from datacondense.methods import Method, Task
 from datacondense.networks import Network, describe_network
@@ -21,8 +22,7 @@ _HOURS = 2 * 3600
 
 def opening(task: Task, method: Method, done: int = 0, minutes: float | None = None) -> Iterator[str]:
     """Lines for a person; `done` steps are done already. Hours of work are announced in the first of them."""
-    passes = method.passes(task) * (method.steps - done) // max(1, method.steps)
-    seconds = passes * _pace(task) if passes else 0.0
+    seconds = run_seconds(task, method) * (method.steps - done) / max(1, method.steps)
     if seconds > _HOURS and minutes is None and method.open_ended:
         yield (
             f"{method.name} with these settings takes hours here; --minutes M makes the best set of M minutes"
@@ -34,20 +34,13 @@ def opening(task: Task, method: Method, done: int = 0, minutes: float | None = N
     yield what
     if minutes is not None and method.steps:
         yield f"until {clock(60 * minutes)} at the latest, when the iteration that has begun ends"
-    elif passes:
-        yield _time_ahead(seconds, task.machine)
-
-
-def _pace(task: Task) -> float:
-    return seconds_per_image(task.network, task.real.image_shape, task.real.classes, task.machine)
+    elif seconds:
+        yield f"roughly {duration(seconds)}, until {clock(seconds)}; a measured estimate follows"
 
 
 def time_ahead(passes: int, network: Network, data: ImageDataset, machine: Machine) -> str:
     """About how long so many images take, forward and backward, by a brief measurement."""
-    return _time_ahead(passes * seconds_per_image(network, data.image_shape, data.classes, machine), machine)
-
-
-def _time_ahead(seconds: float, machine: Machine) -> str:
+    seconds = passes * seconds_per_image(network, data.image_shape, data.classes, machine)
     if machine.compile:
         return f"less than {duration(seconds)}, as compiled code is faster; a measured estimate follows"
     return f"roughly {duration(seconds)}, until {clock(seconds)}; a measured estimate follows"

@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from datacondense.data.images import ImageDataset
+from datacondense.estimating import run_seconds
 from datacondense.experiments.paper.cells import Cell, Sets
 from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import CLASSES, DATA
@@ -85,7 +86,7 @@ def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[fl
 def condensing_seconds(sets: Sets, machine: Machine) -> float:
     """To make one set, without compilation."""
     task = Task(_blank(sets.data), sets.ipc, sets.network, 0, machine)
-    return sets.method.passes(task) * _seconds(sets.data, sets.network, machine)
+    return run_seconds(task, sets.method, each=_seconds(sets.data, sets.network, machine))
 
 
 def evaluation_seconds(cell: Cell, machine: Machine) -> float:
