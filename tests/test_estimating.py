@@ -92,7 +92,7 @@ def test_what_autograd_keeps_is_that_of_a_real_batch() -> None:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         torch.nn.functional.cross_entropy(module(torch.rand(32, *shape)), torch.zeros(32, dtype=torch.int64))
     assert weights == sum(p.nbytes for p in module.parameters())
-    # A CPU's norms and losses keep a few small tensors that the meta device does not, and the other way round.
+    # Norms and losses of a CPU keep a few small tensors that those of the meta device do not.
     assert kept == pytest.approx(real, rel=0.05)
     assert kept_by_autograd(network, shape, 10, 64)[0] - kept == pytest.approx(kept, rel=0.05)
 
@@ -141,9 +141,10 @@ def script(name: str) -> ModuleType:
 def test_the_constants_are_fitted_to_the_measurements() -> None:
     rows = script("tables").measurements()
     found = script("measure").fitted(rows)
-    assert [estimating.PLAIN, estimating.COMPILED] == pytest.approx(found["time"], rel=0.01)
-    names = (estimating.PROCESS, estimating.REAL, estimating.WEIGHTS, estimating.KEPT)
-    assert list(names) == pytest.approx(found["memory"], rel=0.01)
+    time = [estimating.PLAIN, estimating.COMPILED]
+    memory = [estimating.PROCESS, estimating.REAL, estimating.WEIGHTS, estimating.KEPT]
+    assert found["time"] == pytest.approx(time, rel=0.01)
+    assert found["memory"] == pytest.approx(memory, rel=0.01)
 
 
 def test_the_page_has_the_errors_and_the_predictions() -> None:
