@@ -2,8 +2,8 @@
 
     python results/estimate/measure.py        # writes measurements.json here, in about ten minutes
 
-Each run has a process of its own, on one thread, with random images and an empty cache. Seconds are CPU seconds
-of the process, so that other work on the machine counts little. Runs marked as held out check the model.
+Each run has a process of its own, on one thread, with random images and an empty cache. Seconds are CPU
+seconds of the process, so that other work on the machine counts little. Runs held out check the model.
 """
 
 import json
@@ -37,10 +37,14 @@ PLACE = Path(__file__).parent
 ENOUGH = 8.0
 
 
-def run(method: str, ipc: int, network: str, shape: tuple[int, int, int], classes: int, per_class: int, *,
-        held_out: bool = False, compiled: bool = False, **of_method: Any) -> dict[str, Any]:  # fmt: skip
+def run(
+    method: str, ipc: int, network: str, shape: tuple[int, int, int], classes: int, per_class: int,
+    *, held_out: bool = False, compiled: bool = False, **of_method: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What is run: the settings of the method beyond its defaults are `of_method`."""
     return {"method": method, "of_method": of_method, "ipc": ipc, "network": network, "shape": shape,
-            "classes": classes, "per_class": per_class, "compiled": compiled, "held_out": held_out}  # fmt: skip
+            "classes": classes, "per_class": per_class, "compiled": compiled,
+            "held_out": held_out}  # fmt: skip
 
 
 GREY, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 64, 64)
@@ -146,8 +150,7 @@ def main() -> None:
             os.environ |= {"DATACONDENSE_CACHE": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/compiled"}
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                 rows.append(one | process.submit(measured, one).result())
-        print(one["method"], one["network"], one["shape"], rows[-1]["seconds"] / (rows[-1]["each"] * rows[-1]["images"]),
-              rows[-1]["memory"] / 1e6, file=sys.stderr, flush=True)  # fmt: skip
+        print(rows[-1], file=sys.stderr, flush=True)
         (PLACE / "measurements.json").write_text(json.dumps({"run": about, "rows": rows}, indent=1) + "\n")
     print(fitted(rows))
 

@@ -1,4 +1,7 @@
-"""The tables of docs/scaling.md: the model's errors, and what it predicts: python results/estimate/tables.py"""
+"""The tables of docs/scaling.md: the errors of the model, and what it predicts.
+
+python results/estimate/tables.py
+"""
 
 import json
 import statistics
@@ -58,9 +61,9 @@ def error_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|"
     pairs = zip(held_out, errors(held_out, "seconds"), errors(held_out, "memory"), strict=True)
     for row, time, held in pairs:
-        of = f"{row['method']}, {row['ipc']} of {row['classes']} classes, {shown_shape(row['shape'])}"
-        compiled = ", compiled" if row["compiled"] else ""
-        yield f"| {of}, {row['network']}{compiled} | {time:.2f} | {'' if row['compiled'] else f'{held:.2f}'} |"
+        of = f"{row['method']}, {row['ipc']} × {row['classes']} classes, {shown_shape(row['shape'])}"
+        how, shown = (", compiled", "") if row["compiled"] else ("", f"{held:.2f}")
+        yield f"| {of}, {row['network']}{how} | {time:.2f} | {shown} |"
 
 
 def worst(ratios: list[float]) -> float:
@@ -110,10 +113,11 @@ def generated() -> str:
     rows = measurements()
     held_out = [row for row in rows if row["held_out"]]
     time, held = errors(held_out, "seconds"), errors([r for r in held_out if not r["compiled"]], "memory")
+    times, memories = (f"{statistics.geometric_mean(found):.2f}" for found in (time, held))
     about = (
-        f"{len(held_out)} held-out runs: predicted by measured time is {statistics.geometric_mean(time):.2f} "
-        f"on (geometric) average and off by a factor of {worst(time):.2f} at most; memory, of those not compiled, "
-        f"{statistics.geometric_mean(held):.2f} and {worst(held):.2f}."
+        f"Over {len(held_out)} held-out runs, the predicted time is {times} of the measured one (geometric mean), "
+        f"at most a factor of {worst(time):.2f} away from it; the memory, of those not compiled, {memories} and "
+        f"{worst(held):.2f}."
     )
     return "\n".join(
         [about, "", *error_table(rows), "", "## Predictions", "", ASSUMED, "", *predictions(), ""]
@@ -121,9 +125,9 @@ def generated() -> str:
 
 
 ASSUMED = f"""\
-None of this was run. It is what the model gives for {REACHED / 1e12:.0f} TFLOP/s reached in convolutions on every GPU and
-{BANDWIDTH / 1e9:.0f} GB/s between any two ranks, without compilation, with the methods' default settings; ranks beyond the
-number of classes do not help. S is what the condensed images take, in float32."""
+None of this was run. It is what the model gives for {REACHED / 1e12:.0f} TFLOP/s reached in convolutions on
+every GPU and {BANDWIDTH / 1e9:.0f} GB/s between any two ranks, without compilation, with the methods' default
+settings; ranks beyond the number of classes do not help. S is what the condensed images take, in float32."""
 
 
 def main() -> None:
