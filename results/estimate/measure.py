@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import nnls
 
 import datacondense as dc
-from datacondense.estimating import cost, kept_by_autograd, most_at_once
+from datacondense.estimating import WEIGHTS, cost, kept_by_autograd, most_at_once
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import provenance
 from datacondense.methods import METHODS, Task
@@ -132,11 +132,12 @@ def fitted(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
         ]
         factors.append(statistics.geometric_mean(ratios))
     plain = [row for row in used if not row["compiled"]]
-    terms = np.array([[1.0, row["real"], row["weights"], row["kept"]] for row in plain])
+    terms = np.array([[1.0, row["kept"]] for row in plain])
     memory = np.array([row["memory"] for row in plain])
+    given = np.array([row["real"] + WEIGHTS * row["weights"] for row in plain])
     scale = terms.max(0)
-    weights, _ = nnls(terms / scale / memory[:, None], np.ones(len(plain)))  # relative errors
-    return {"time": factors, "memory": (weights / scale).tolist()}
+    constants, _ = nnls(terms / scale / memory[:, None], 1 - given / memory)  # relative errors
+    return {"time": factors, "memory": (constants / scale).tolist()}
 
 
 def main() -> None:

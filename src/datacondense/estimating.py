@@ -30,15 +30,16 @@ from datacondense.progress.pace import seconds_per_image
 from datacondense.randomness import global_stream
 from datacondense.snapshots import needed_bytes
 
-#: Seconds of an image in a run by those of one in the timed batch: as it is, and compiled.
-PLAIN, COMPILED = 1.0, 0.7
+#: Seconds of an image in a run by those of one in the timed batch: as it is, and compiled. Fitted.
+PLAIN, COMPILED = 1.248, 0.883
 #: Seconds to compile what a run needs.
 COMPILATION = 60.0
-#: Of the memory: the process with PyTorch, in bytes; copies of the real images; of the weights; and of what
-#: autograd keeps of a batch.
-PROCESS, REAL, WEIGHTS, KEPT = 3.0e8, 1.0, 8.0, 1.0
+#: Bytes of the process with its libraries, and of what is held by what autograd keeps of a batch. Fitted.
+PROCESS, KEPT = 4.78e8, 1.088
+#: Copies of the weights: with their gradient and momentum.
+WEIGHTS = 3
 #: Factors by which no run that was held out was missed, up or down; rounded up.
-TIME_ERROR, MEMORY_ERROR = 2.0, 2.0
+TIME_ERROR, MEMORY_ERROR = 2.0, 1.5
 #: The most images of a batch that goes through the network at once, where the machine names no piece.
 _BATCH = 256
 #: The image gradient of one synthetic image, in images that go forward and backward.
@@ -173,12 +174,18 @@ def memory(task: Task, method: Method) -> int:
 
 def predicted_memory(real: int, weights: int, kept: int) -> float:
     """By the bytes of the real images, of the weights, and of what autograd keeps of a batch."""
-    return PROCESS + REAL * real + WEIGHTS * weights + KEPT * kept
+    return PROCESS + real + WEIGHTS * weights + KEPT * kept
 
 
 def most_at_once(method: Method, task: Task) -> int:
-    """The most images whose gradient is taken at once: a batch, a piece of it, or the images of a class."""
-    return max(min(task.machine.micro_batch or _BATCH, _BATCH), task.ipc * method.decoder.parts)
+    """The most images whose gradient is taken at once: a batch or a piece of it, the images of a class, or a
+    batch on which a network is trained."""
+    most = max(min(task.machine.micro_batch or _BATCH, _BATCH), task.ipc * method.decoder.parts)
+    if isinstance(method, GradientMatching) and _loops(method, task, "outer_steps")[0] > 1:
+        most = max(most, min(method.network_batch, task.ipc * task.real.classes))
+    if isinstance(method, TrainedSelection) or (isinstance(method, LearnedImages) and _initial(method, task)):
+        most = max(most, min(_BATCH, len(task.real)))
+    return most
 
 
 @lru_cache(maxsize=8)
