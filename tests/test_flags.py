@@ -279,6 +279,7 @@ FLAGS = st.sampled_from(
 #: Wrong for every verb that could work for long; and what `condense` may do.
 CHEAP = {
     "condense": ["digits", "--ipc", "1", *QUICK.split()],
+    "estimate": ["digits", "--ipc", "1", *QUICK.split()[:-1]],
     "evaluate": ["nowhere", "--trials", "1", "--epochs", "1"],
     "compare": ["nowhere", "nothing"],
     "relabel": ["nowhere", "--out", "x"],

@@ -35,7 +35,7 @@ def run(
         str | None,
         arg(
             metavar="NETWORK",
-            help=f"The condensing network: {KNOWN_NETWORKS}.",
+            help=f"As for `condense`: {KNOWN_NETWORKS}.",
             help_behavior_hint="(default: convnet; of fast, convnet(width=32))",
         ),
     ] = None,
