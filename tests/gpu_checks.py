@@ -136,6 +136,7 @@ class Checks:
         on, tests = ["--device", self.device], ["--trials", "2", "--epochs", "2", "--networks", SMALL]
         return [
             ["condense", "digits", "--ipc", "1", "--iterations", "2", "--network", SMALL, "--out", "a", *on],
+            ["estimate", "digits", "--ipc", "1", *on],
             ["evaluate", "a", *tests, *on],
             ["compare", "a", "digits-ipc1", *tests, *on],
             ["relabel", "a", "--out", "soft", "--networks", "1", "--epochs", "1", "--network", SMALL, *on],

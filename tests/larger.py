@@ -21,7 +21,7 @@ from datacondense import ConvNet, Machine, Recipe, condense, evaluate, load_data
 from datacondense.methods import DistributionMatching, Herding
 from pictures import picture
 
-TRAIN, TEST, CLASSES, SIDE = 80_000, 20_000, 10, 32
+TRAIN, TEST, CLASSES, SIDE = 80_000, 20_000, 10, 40
 DECODED = (TRAIN + TEST) * 3 * SIDE * SIDE
 NETWORK = ConvNet(width=2, depth=3)
 MACHINE = Machine(torch.device("cpu"), "float32", micro_batch=64)

@@ -135,5 +135,5 @@ def test_the_checks_of_a_device_run() -> None:
     run = subprocess.run([*script, *checks], capture_output=True, text=True)
     assert run.returncode == 1, run.stdout + run.stderr
     lines = run.stdout.splitlines()
-    assert [line[:7] for line in lines[:-1]] == ["ok     "] * 3 + ["FAILED "] + ["ok     "] * 2
-    assert "no such" in lines[3], "evaluate has nothing to evaluate where condense did not run"
+    assert [line[:7] for line in lines[:-1]] == ["ok     "] * 4 + ["FAILED "] + ["ok     "] * 2
+    assert "no such" in lines[4], "evaluate has nothing to evaluate where condense did not run"

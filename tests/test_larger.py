@@ -47,7 +47,7 @@ def test_a_quarter_of_the_memory_is_enough(kind, large):
     assert learned != chosen
     in_memory = in_little_memory(large[kind], "1T")
     assert in_memory.returncode != 0
-    assert f"{larger.TRAIN:,} images of 3×32×32 need" in in_memory.stderr
+    assert f"{larger.TRAIN:,} images of 3×{larger.SIDE}×{larger.SIDE} need" in in_memory.stderr
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datacondense.data.images import ImageShape
+from datacondense.data.stored import StoredTensor
 from datacondense.machine import Machine
 from datacondense.methods import METHODS, DistributionMatching, GradientMatching, Method, Task
 from datacondense.methods.acc_dd import AccDD
@@ -168,7 +169,8 @@ def memory(task: Task, method: Method) -> int:
     at_once = most_at_once(method, task)
     kept, weights = kept_by_autograd(task.network, task.real.image_shape, task.real.classes, at_once)
     if task.machine.device.type == "cpu":
-        return round(predicted_memory(task.real.images.nbytes, weights, kept))
+        held = 0 if isinstance(task.real.images, StoredTensor) else task.real.images.nbytes
+        return round(predicted_memory(held, weights, kept))
     return round(predicted_memory(0, weights, kept) - PROCESS)
 
 
