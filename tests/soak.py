@@ -182,11 +182,9 @@ def soak(runs: int = 200, kills: int = 200) -> int:
         kills: over all verbs.
     """
     torch.set_num_threads(1)
-    memory = list(grown(runs))
-    quarters = [memory[runs * part // 4 - 1] for part in range(1, 5)] if memory else []
-    print(
-        f"{runs} runs in one process: {', '.join(f'{mib:,.0f}' for mib in quarters)} MiB after each quarter"
-    )
+    if memory := list(grown(runs)):
+        quarters = ", ".join(f"{memory[runs * part // 4 - 1]:,.0f}" for part in range(1, 5))
+        print(f"{runs} runs in one process: {quarters} MiB after each quarter", flush=True)
     failures = 0
     for name, verb in VERBS.items():
         with TemporaryDirectory() as folder:

@@ -97,18 +97,19 @@ def test_a_rank_that_dies_ends_the_job_and_what_was_done_is_kept(tmp_path: Path)
 
 
 def test_torchrun_restarts_what_was_killed_to_the_same_bytes(tmp_path: Path) -> None:
-    moments = random.Random(4)
-    words = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=10", *RUN, "--iterations", "300"]
+    moments, kills = random.Random(4), int(os.environ.get("DATACONDENSE_KILLS", "3"))
+    iterations = str(100 * kills)
+    words = [*TORCHRUN, "--nproc-per-node=2", f"--max-restarts={3 * kills}", *RUN, "--iterations", iterations]
     with (tmp_path / "output.txt").open("w") as output:
         job = psutil.Popen(words, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
-        for _ in range(3):
+        for _ in range(kills):
             until = time.monotonic() + moments.uniform(4, 12)
             while time.monotonic() < until or len(ranks_of(job)) < 2:
                 time.sleep(0.1)
                 assert job.poll() is None
             moments.choice(ranks_of(job)).kill()
         assert job.wait(120) == 0, (tmp_path / "output.txt").read_text()
-    words = [sys.executable, *RUN[:-2], "alone", "--iterations", "300"]
+    words = [sys.executable, *RUN[:-2], "alone", "--iterations", iterations]
     subprocess.run(words, cwd=tmp_path, check=True, env=ONE_THREAD)
     found, expected = ((tmp_path / name / TENSORS).read_bytes() for name in ("run", "alone"))
     assert found == expected
