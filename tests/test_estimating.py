@@ -18,6 +18,7 @@ import datacondense as dc
 from conftest import toy_dataset
 from datacondense import estimating
 from datacondense.cli import main
+from datacondense.errors import UsageError
 from datacondense.estimating import cost, disk, estimate, kept_by_autograd, run_seconds
 from datacondense.experiments.pages import with_generated
 from datacondense.methods import METHODS, Method, Task
@@ -97,6 +98,24 @@ def test_what_autograd_keeps_is_that_of_a_real_batch() -> None:
     assert kept_by_autograd(network, shape, 10, 64)[0] - kept == pytest.approx(kept, rel=0.05)
 
 
+class LooksAtValues(torch.nn.Module):
+    """What no meta device can run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(64, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.last(images.flatten(1) if images.sum() > 0 else -images.flatten(1))
+
+
+def test_a_network_that_cannot_be_counted_is_one_clear_error() -> None:
+    asked = task(network=lambda shape, classes: LooksAtValues())
+    with pytest.raises(UsageError, match="does not run on PyTorch's meta device"):
+        estimate(asked, dc.GradientMatching())
+    assert run_seconds(asked, dc.GradientMatching()) > 0, "the first lines of `condense` need no such device"
+
+
 def test_no_run_takes_more_disk(tmp_path: Path) -> None:
     """The folder is looked at after each step of a real run."""
     asked, most = task(), 0
@@ -150,7 +169,7 @@ def test_the_constants_are_fitted_to_the_measurements() -> None:
 def test_the_page_has_the_errors_and_the_predictions() -> None:
     tables = script("tables")
     page = ROOT / "docs" / "scaling.md"
-    assert page.read_text() == with_generated(page, tables.generated())
+    assert page.read_text() == with_generated(page, tables.generated(), tables.START)
     held_out = [row for row in tables.measurements() if row["held_out"]]
     plain = [row for row in held_out if not row["compiled"]]
     assert tables.worst(tables.errors(held_out, "seconds")) <= estimating.TIME_ERROR

@@ -20,13 +20,14 @@ from torch.nn import functional as F
 
 from datacondense.data.images import ImageShape
 from datacondense.data.stored import StoredTensor
+from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.methods import METHODS, DistributionMatching, GradientMatching, Method, Task
 from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.idc import IDC
 from datacondense.methods.parts.features import TrainedSelection
 from datacondense.methods.parts.learned_images import LearnedImages
-from datacondense.networks import Network, build_network
+from datacondense.networks import Network, build_network, describe_network
 from datacondense.progress.pace import seconds_per_image
 from datacondense.randomness import global_stream
 from datacondense.snapshots import needed_bytes
@@ -193,7 +194,11 @@ def most_at_once(method: Method, task: Task) -> int:
 @lru_cache(maxsize=8)
 def kept_by_autograd(network: Network, shape: ImageShape, classes: int, batch: int) -> tuple[int, int]:
     """The bytes that PyTorch keeps of a batch until its gradient is taken, and those of the weights; counted
-    on the meta device, where nothing is computed. In float32."""
+    on the meta device, where nothing is computed. In float32.
+
+    Raises:
+        UsageError: the network cannot be built for such images, or does not run on that device.
+    """
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -204,9 +209,18 @@ def kept_by_autograd(network: Network, shape: ImageShape, classes: int, batch: i
     with global_stream(0, "estimate"):
         module = Machine(torch.device("meta"), "float32", None).place(build_network(network, shape, classes))
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        F.cross_entropy(module(torch.empty(batch, *shape, device="meta")),
-                        torch.empty(batch, dtype=torch.int64, device="meta"))  # fmt: skip
+    images, labels = (
+        torch.empty(batch, *shape, device="meta"),
+        torch.empty(batch, dtype=torch.int64, device="meta"),
+    )
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            F.cross_entropy(module(images), labels)
+    except (RuntimeError, TypeError, ValueError) as error:  # it looks at values, or makes tensors elsewhere
+        raise UsageError(
+            f"the memory of network '{describe_network(network)}' cannot be counted, because it does not run on "
+            f"PyTorch's meta device ({str(error).splitlines()[0]})"
+        ) from error
     return kept, weights
 
 

@@ -20,17 +20,17 @@ def has_marks(page: Path) -> bool:
     return page.is_file() and START in page.read_text(errors="replace")
 
 
-def with_generated(page: Path, generated: str) -> str:
-    """The text of `page` with `generated` between its marks.
+def with_generated(page: Path, generated: str, start_mark: str = START) -> str:
+    """The text of `page` with `generated` between its marks, the first of which is `start_mark`.
 
     Raises:
         DatacondenseError: it lacks them.
     """
-    before, start, rest = page.read_text().partition(START)
+    before, start, rest = page.read_text().partition(start_mark)
     _, end, after = rest.partition(END)
     if not (start and end):
         raise DatacondenseError(f"{page} lacks the marks between which results go")
-    return before + START + generated + END + after
+    return before + start_mark + generated + END + after
 
 
 def update(page: Path, generated: str) -> None:
