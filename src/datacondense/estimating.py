@@ -218,8 +218,8 @@ def kept_by_autograd(network: Network, shape: ImageShape, classes: int, batch: i
             F.cross_entropy(module(images), labels)
     except (RuntimeError, TypeError, ValueError) as error:  # it looks at values, or makes tensors elsewhere
         raise UsageError(
-            f"the memory of network '{describe_network(network)}' cannot be counted, because it does not run on "
-            f"PyTorch's meta device ({str(error).splitlines()[0]})"
+            f"the memory of network '{describe_network(network)}' cannot be counted, because it does not run "
+            f"on PyTorch's meta device ({str(error).splitlines()[0]})"
         ) from error
     return kept, weights
 
