@@ -209,10 +209,8 @@ def kept_by_autograd(network: Network, shape: ImageShape, classes: int, batch: i
     with global_stream(0, "estimate"):
         module = Machine(torch.device("meta"), "float32", None).place(build_network(network, shape, classes))
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    images, labels = (
-        torch.empty(batch, *shape, device="meta"),
-        torch.empty(batch, dtype=torch.int64, device="meta"),
-    )
+    images = torch.empty(batch, *shape, device="meta")
+    labels = torch.empty(batch, dtype=torch.int64, device="meta")
     try:
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             F.cross_entropy(module(images), labels)
