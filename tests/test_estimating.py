@@ -116,6 +116,7 @@ def test_a_network_that_cannot_be_counted_is_one_clear_error() -> None:
     assert run_seconds(asked, dc.GradientMatching()) > 0, "the first lines of `condense` need no such device"
 
 
+@pytest.mark.slow
 def test_no_run_takes_more_disk(tmp_path: Path) -> None:
     """The folder is looked at after each step of a real run."""
     asked, most = task(), 0
@@ -133,6 +134,7 @@ def test_no_run_takes_more_disk(tmp_path: Path) -> None:
     assert 0 < most <= disk(asked, method, 1)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--network", "convnet(width=4,depth=1)", "--iterations", "3", "--precision", "float32"]
     assert main(["estimate", "digits", "--ipc", "1", *flags, "--json", str(tmp_path / "e.json")]) == 0
@@ -166,6 +168,7 @@ def test_the_constants_are_fitted_to_the_measurements() -> None:
     assert found["memory"] == pytest.approx(memory, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_page_has_the_errors_and_the_predictions() -> None:
     tables = script("tables")
     page = ROOT / "docs" / "scaling.md"
