@@ -201,6 +201,7 @@ def test_sets_and_scores_are_the_same_to_the_byte(method: Method, tmp_path: Path
     assert "condensed.safetensors" in made["file"][0]
 
 
+@pytest.mark.slow
 def test_going_through_them_takes_the_memory_of_a_piece(tmp_path):
     made = [picture(i, size=(64, 64), mode="RGB") for i in range(2)]
     for label, image in zip(NAMES, made, strict=True):

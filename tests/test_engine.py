@@ -46,6 +46,7 @@ def threads(machine: Machine, base: int, number: int) -> int:
     return torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_one_after_another_in_this_process_without_dask() -> None:
     jobs = [
         Job("a", add, (1,)),
