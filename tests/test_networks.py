@@ -115,8 +115,9 @@ def test_convnet_names_the_depth_that_fits():
 
 @pytest.mark.parametrize(
     ("size", "depth"),
-    [((8, 8), 1), ((16, 16), 2), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((96, 96), 4), ((1, 200), 1)],
-)
+    [((8, 8), 1), ((16, 16), 2), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((96, 96), 4), ((128, 128), 5),
+     ((224, 224), 5), ((1, 200), 1)],
+)  # fmt: skip
 def test_the_depth_fits_the_image_size_unless_it_is_given(size: tuple[int, int], depth: int):
     def convolutions(network: ConvNet) -> int:
         module = network((1, *size), 3)
