@@ -66,8 +66,29 @@ def test_fast_matches_the_features_of_all_four_images_of_a_mosaic(siamese: str, 
     state = method.init(task)
     for k in range(method.steps):
         state, _ = method.step(task, state, k)
-    assert (state.images - plain(task, method, 1.0)).abs().max() < 1e-10
+    assert (state.images - plain(task, method, 4.0)).abs().max() < 1e-10
     assert (state.images - method.init(task).images).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({"factor": 2}, 4.0),
+        ({"factor": 2, "image_learning_rate": 0.5}, 2.0),
+        ({"factor": 2, "rate_per": "stored"}, 1.0),
+        ({"factor": 2, "rate_per": "stored", "image_learning_rate": 0.5}, 0.5),
+        ({"factor": 1}, 1.0),
+    ],
+)
+def test_the_rate_of_fast_is_that_of_an_image_in_a_mosaic(
+    settings: dict, rate: float, exact: Machine
+) -> None:
+    task = Task(toy_dataset(62), 2, ConvNet(width=3, depth=2), 7, exact)
+    method = Fast(iterations=1, **settings)
+    before = method.init(task)
+    after, _ = method.step(task, before, 0)
+    assert (before.images - after.images - rate * after.momentum).abs().max() < 1e-12
+    assert after.momentum.abs().max() > 1e-6
 
 
 @pytest.mark.parametrize(

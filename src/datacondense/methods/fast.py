@@ -8,7 +8,7 @@ smaller ones where images are large enough.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from datacondense.augmentation import Augmentation
 from datacondense.data.images import ImageDataset
@@ -44,6 +44,9 @@ class Fast(DistributionMatching):
     factor: int | None = field(default=None, metadata={"earlier": 1})
     """f: rows and columns of images in each stored one. Unless given, 2, but 1 for images of less than 28
     pixels and where a class has fewer than 5 · ipc."""
+    rate_per: Literal["stored", "decoded"] = field(default="decoded", metadata={"earlier": "stored"})
+    """What `image_learning_rate` is the rate of: a stored image, or each one decoded from it. For `decoded`,
+    steps are factor² times as long, because the mean over as many more images divides the share of each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +57,10 @@ class Fast(DistributionMatching):
         small = min(real.image_shape[1:]) < _MOSAIC_FROM
         few = min(map(len, real.indices_by_class)) < 5 * ipc  # a part may be held out
         return replace(self, factor=self.factor or (1 if small or few else 2))
+
+    def _learning_rate(self, ipc: int) -> float:
+        rate = super()._learning_rate(ipc)
+        return rate * self.decoder.parts if self.rate_per == "decoded" else rate
 
     @property
     def decoder(self) -> MultiFormation:
