@@ -17,6 +17,7 @@ from PIL import Image
 from datacondense import (
     ConvNet,
     DistributionMatching,
+    Fast,
     GradientMatching,
     Herding,
     KMeans,
@@ -253,6 +254,17 @@ def test_the_cost_is_said_before(folders: Folders, machine: Machine) -> None:
         path.write_text(json.dumps({"run": run}))
         expected = [0.0, 120 + pace * tested, pace * needed[2], pace * tested]
         assert estimate_frontier(points, folders, machine) == pytest.approx(expected)
+
+
+def test_the_cost_of_mosaics_counts_every_image_in_them(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATA, "large", Images((1, 28, 28), 500, 3))
+    methods = [Fast(factor=1), Fast(factor=2), Fast()]
+    points = points_of(["large"], [1], methods, [1.0], "paper", 1, 0)
+    one, four, default = (seconds - 60 for seconds in estimate_frontier(points, folders, machine))
+    assert four / one == pytest.approx((40 + 1) / (10 + 1)), "images trained on, and a third of those tested"
+    assert default == four
 
 
 def written(folder: Path, point: Point, mean: float, seconds: float, hardware: str = "a machine") -> None:

@@ -16,7 +16,7 @@ from datacondense.experiments.paper.running import Folders
 from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.machine import Machine
 from datacondense.machine.processor import hardware
-from datacondense.methods import Task
+from datacondense.methods import Method, Task
 from datacondense.networks import Network
 from datacondense.progress.pace import seconds_per_image
 from datacondense.reading import Amount, read_json
@@ -86,15 +86,20 @@ def _pace(cells: Sequence[Cell], folders: Folders, machine: Machine) -> tuple[fl
 def condensing_seconds(sets: Sets, machine: Machine) -> float:
     """To make one set, without compilation."""
     task = Task(_blank(sets.data), sets.ipc, sets.network, 0, machine)
-    return run_seconds(task, sets.method, each=_seconds(sets.data, sets.network, machine))
+    return run_seconds(task, _method(sets), each=_seconds(sets.data, sets.network, machine))
 
 
 def evaluation_seconds(cell: Cell, machine: Machine) -> float:
     """Seconds to train and test the networks of one set, without compilation."""
     images = DATA[cell.data]
-    n = cell.sets.ipc * cell.sets.method.decoder.parts * CLASSES if cell.sets else images.train
+    n = cell.sets.ipc * _method(cell.sets).decoder.parts * CLASSES if cell.sets else images.train
     epochs = cell.recipe.epochs if cell.recipe else 0  # a learned recipe is a few steps
     return cell.trials * (epochs * n + images.test // 3) * _seconds(cell.data, cell.network, machine)
+
+
+def _method(sets: Sets) -> Method:
+    """With what `condense` gives it for images of this number and shape."""
+    return sets.method.for_data(_blank(sets.data), sets.ipc)
 
 
 @lru_cache
