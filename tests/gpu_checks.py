@@ -32,7 +32,8 @@ from datacondense.methods.base import Selection
 #: The settings that make a method short, where it has them.
 SHORT = {"iterations": 2, "outer_steps": 2, "network_epochs": 2, "outer_warmup": 1, "matchings": 2,
          "network_images": 64, "pool": 1, "pool_epochs": 1, "feature_epochs": 1, "initial_epochs": 1,
-         "real_batch": 64, "cluster_every": 1}  # fmt: skip
+         "real_batch": 64, "cluster_every": 1, "experts": 1, "expert_epochs": 1, "max_start_epoch": 2,
+         "student_steps": 3}  # fmt: skip
 NETWORK, SMALL = dc.ConvNet(width=16), "convnet(width=16)"
 #: The most by which images may differ from those of the CPU, as a part of their norm, and the part of the
 #: selected images that must be the same: TF32 and the order of sums make the difference.

@@ -64,6 +64,11 @@ _SHORTER_SETTINGS = {
     "network_images": 20,
     "pool": 1,
     "pool_epochs": 1,
+    "experts": 1,
+    "expert_epochs": 1,
+    "max_start_epoch": 1,
+    "student_steps": 2,
+    "step_size_rate": 1e-7,
 }
 _SHORTER_PYTHON = {
     r"\biterations=[\d_]+": "iterations=1",

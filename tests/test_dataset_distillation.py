@@ -30,6 +30,7 @@ from datacondense import (
 )
 from datacondense.artifact.condensed import CARD, CHECKPOINT, TENSORS
 from datacondense.cli import main
+from datacondense.matching import Batch
 from datacondense.methods import Task
 from datacondense.networks import Architecture, freeze_batchnorm
 from datacondense.randomness import global_stream, stream
@@ -75,9 +76,14 @@ def problem(architecture: Architecture, shape: tuple[int, int, int], steps: int)
     return network, noise(6), labels.repeat(2), sizes, 3, noise(9), labels.repeat(3)
 
 
-def unrolled(network, *case):
+def unrolled(network, images, labels, sizes, batch, real, real_labels):
     """What `Learner.unrolled` finds, the real images in pieces of four."""
-    return Learner.of(network, EXACT).unrolled(*case)
+    learner = Learner.of(network, EXACT)
+    once = [Batch(slice(i, i + batch)) for i in range(0, len(images), batch)]
+    batches = [once[t % len(once)] for t in range(len(sizes))]
+    return learner.unrolled(
+        images, labels, sizes, batches, lambda: learner.loss_and_gradient(real, real_labels)
+    )
 
 
 def plain(network, images, labels, sizes, batch, real, real_labels):

@@ -30,6 +30,7 @@ from datacondense import (
     NearestMean,
     RandomSelection,
     Recipe,
+    TrajectoryMatching,
     condense,
     evaluate,
 )
@@ -104,6 +105,7 @@ def test_training_reads_no_number(augmentation: str) -> None:
         GradientMatching(iterations=1, outer_steps=2, network_epochs=2),
         DistributionMatching(iterations=1),
         DatasetDistillation(iterations=1, real_batch=16),
+        TrajectoryMatching(iterations=1, experts=1, expert_epochs=1, max_start_epoch=1, student_steps=2),
         RandomSelection(),
         Herding(feature_epochs=1),
         KCenter(feature_epochs=1),

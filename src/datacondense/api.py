@@ -27,6 +27,7 @@ from datacondense.methods import (
     Mosaic,
     NearestMean,
     RandomSelection,
+    TrajectoryMatching,
 )
 from datacondense.networks import MLP, VGG11, AlexNet, AlexNetDD, ConvNet, LeNet, ResNet18
 from datacondense.relabelling import relabel
@@ -66,6 +67,7 @@ __all__ = [
     "Recipe",
     "ResNet18",
     "Score",
+    "TrajectoryMatching",
     "UsageError",
     "condense",
     "evaluate",

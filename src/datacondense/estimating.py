@@ -27,6 +27,7 @@ from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.idc import IDC
 from datacondense.methods.parts.features import TrainedSelection
 from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.trajectory_matching import TrajectoryMatching
 from datacondense.networks import Network, build_network, describe_network
 from datacondense.progress.pace import seconds_per_image
 from datacondense.randomness import global_stream
@@ -169,6 +170,8 @@ def memory(task: Task, method: Method) -> int:
     """About the most bytes that the run holds; on a GPU without the real images, which stay outside."""
     at_once = most_at_once(method, task)
     kept, weights = kept_by_autograd(task.network, task.real.image_shape, task.real.classes, at_once)
+    if isinstance(method, TrajectoryMatching):
+        kept += method.student_steps * weights  # those of every step of a student
     if task.machine.device.type == "cpu":
         held = 0 if isinstance(task.real.images, StoredTensor) else task.real.images.nbytes
         return round(predicted_memory(held, weights, kept))
@@ -186,6 +189,8 @@ def most_at_once(method: Method, task: Task) -> int:
     most = max(min(task.machine.micro_batch or _BATCH, _BATCH), task.ipc * method.decoder.parts)
     if isinstance(method, GradientMatching) and _loops(method, task, "outer_steps")[0] > 1:
         most = max(most, min(method.network_batch, task.ipc * task.real.classes))
+    if isinstance(method, TrajectoryMatching):
+        most = max(most, method.student_batch(task), min(_BATCH, len(task.real)))
     if isinstance(method, TrainedSelection) or (isinstance(method, LearnedImages) and _initial(method, task)):
         most = max(most, min(_BATCH, len(task.real)))
     return most

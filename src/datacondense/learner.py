@@ -18,7 +18,15 @@ from datacondense.data.stored import joined
 from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.machine.compilation import Compiled
-from datacondense.matching import Distance, by_forward_mode, loss_and_gradient, pull_back, unrolled_gradient
+from datacondense.matching import (
+    AtEnd,
+    Batch,
+    Distance,
+    by_forward_mode,
+    loss_and_gradient,
+    pull_back,
+    unrolled_gradient,
+)
 from datacondense.networks import (
     Network,
     build_network,
@@ -153,15 +161,11 @@ class Learner:
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, " n"],
         step_sizes: Float[Tensor, " t"],
-        batch_size: int,
-        real: Float[Tensor, "m c h w"],
-        real_labels: Int[Tensor, " m"],
+        batches: Sequence[Batch],
+        at_end: AtEnd,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "n c h w"], Float[Tensor, " t"]]:
-        """The real loss after training on `images`, and its gradients: see `matching.unrolled_gradient`."""
-        return unrolled_gradient(
-            self.module, images, labels, step_sizes, batch_size,
-            at_end=lambda: self.loss_and_gradient(real, real_labels),
-        )  # fmt: skip
+        """The loss after training on `images`, and its gradients: see `matching.unrolled_gradient`."""
+        return unrolled_gradient(self.module, images, labels, step_sizes, batches, at_end=at_end)
 
     def train(
         self,

@@ -8,13 +8,16 @@ from datacondense.matching.pullback import (
     directional_gradient,
     pull_back,
 )
-from datacondense.matching.unrolling import unrolled_gradient
+from datacondense.matching.unrolling import AtEnd, Batch, distance_to, unrolled_gradient
 
 __all__ = [
+    "AtEnd",
+    "Batch",
     "Distance",
     "by_double_backward",
     "by_forward_mode",
     "directional_gradient",
+    "distance_to",
     "gradient_distance",
     "loss_and_gradient",
     "pull_back",

@@ -19,6 +19,7 @@ from datacondense.methods.mosaic import Mosaic
 from datacondense.methods.nearest_mean import NearestMean
 from datacondense.methods.parts.loops import loops_for
 from datacondense.methods.random_selection import RandomSelection
+from datacondense.methods.trajectory_matching import TrajectoryMatching
 
 #: Command-line name → method.
 METHODS: dict[str, type[Method]] = {
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
         IDC,
         DREAM,
         AccDD,
+        TrajectoryMatching,
         DatasetDistillation,
         RandomSelection,
         Herding,
@@ -88,6 +90,7 @@ __all__ = [
     "RandomSelection",
     "State",
     "Task",
+    "TrajectoryMatching",
     "as_method",
     "default_method",
     "loops_for",

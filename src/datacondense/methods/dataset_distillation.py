@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import ClassVar, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datacondense.errors import COUNT, RATE, UsageError
+from datacondense.matching import Batch
 from datacondense.methods.base import Method, State, Task
 from datacondense.methods.parts.image_optimisers import Adam
 from datacondense.training import Recipe
@@ -121,8 +123,8 @@ class DatasetDistillation(Method):
             learner = task.learner(k if self.weights == "random" else 0, j)
             learner.freeze_norms([real])
             value, of_images, of_sizes = learner.unrolled(
-                state.images, state.labels.to(device), F.softplus(sizes), self._batch_size(task),
-                real, real_labels,
+                state.images, state.labels.to(device), F.softplus(sizes), self._batches(task),
+                partial(learner.loss_and_gradient, real, real_labels),
             )  # fmt: skip
             loss += float(value) / self.networks_per_iteration
             by_image += of_images / self.networks_per_iteration
@@ -157,6 +159,12 @@ class DatasetDistillation(Method):
         epoch, batch = divmod(k, ceil(len(task.real) / self.real_batch))
         order = torch.randperm(len(task.real), generator=task.stream("real order", epoch))
         return order[batch * self.real_batch :][: self.real_batch]
+
+    def _batches(self, task: Task) -> list[Batch]:
+        """One after another, `unroll_epochs` times."""
+        size = self._batch_size(task)
+        once = [Batch(slice(i, i + size)) for i in range(0, task.ipc * task.real.classes, size)]
+        return once * self.unroll_epochs
 
     def _batch_size(self, task: Task) -> int:
         return task.real.classes * self.step_images

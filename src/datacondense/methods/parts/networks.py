@@ -146,6 +146,8 @@ class Pool:
             DatacondenseError: weights became infinite or NaN.
         """
         missing = [i for i in range(self.networks) if not self._find(i)]
+        if not missing:
+            return
         title = f"train {self.networks} networks on {self.task.real.name}"
         images = self.stages[-1] * self.recipe.batch_size
         progress = self.task.progress.part(title, self.networks, "network", images)
