@@ -178,7 +178,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyt
 def test_a_step_size_below_zero_ends_the_run(tmp_path: Path) -> None:
     method = TrajectoryMatching(**SMALL | {"step_size_rate": 1000.0})
     with pytest.raises(
-        DatacondenseError, match=r"step size became -.* in iteration \d; a lower --step-size-rate"
+        DatacondenseError, match=r"step size became -.* in iteration \d; a lower --step-size-rate or more"
     ):
         condense(toy_dataset(60), 1, method, ConvNet(width=3, depth=1), out=tmp_path / "run")
     assert not (tmp_path / "run" / "condensed.safetensors").exists()

@@ -115,7 +115,7 @@ class TrajectoryMatching(Method):
         if (alpha := float(size)) <= 0:
             raise DatacondenseError(
                 f"the learned step size became {alpha:.3g} in iteration {k}; "
-                "a lower --step-size-rate or --image-learning-rate usually helps"
+                "a lower --step-size-rate or more --expert-epochs usually help"
             )
         task.progress.advance(self.passes(task) // self.iterations)
         state = Paced(S, state.labels, velocity, size, size_velocity)
