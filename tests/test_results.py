@@ -83,7 +83,7 @@ def test_the_readme_reports_what_was_measured() -> None:
         herding, random = cell(f"{data}-herding-ipc1"), cell(f"{data}-random-ipc1")
         random, fast = drawn if data == "mnist" else random, frontier(f"{data}-ipc1-fast-10-minutes-paper")
         assert f"| {name} | {condensed} | {paper} | {fast} | {herding} | {random} |\n" in readme
-    for name, data in (("FashionMNIST", "fashion_mnist"), ("CIFAR-10 (JPEG)", "cifar10")):
+    for name, data in (("MNIST", "mnist"), ("FashionMNIST", "fashion_mnist"), ("CIFAR-10 (JPEG)", "cifar10")):
         condensed = frontier(f"{data}-ipc10-fast-30-minutes-paper")
         paper = reported.TABLE1[f"{data}-ipc10", "gradient-matching"]
         herding, random = cell(f"{data}-herding-ipc10"), cell(f"{data}-random-ipc10")
