@@ -292,7 +292,7 @@ def test_finished_cells(place: Path, partial: bytes, data: st.DataObject) -> Non
     folders = Folders(place / "finished", place / "runs")
     (folders.results / "toy").mkdir(parents=True, exist_ok=True)
     result = json.dumps({"sets": list(json.loads(partial).values())}).encode()
-    finished = replace(CELL, data="mnist")
+    finished = replace(CELL, data="mnist", sets=replace(CELL.sets, data="mnist"))
     (folders.results / "toy" / f"{finished.id}.json").write_bytes(data.draw(mutated_json(result)))
     attempt(lambda: estimate_time([finished, replace(finished, trials=2)], folders, MACHINE))
 
