@@ -238,7 +238,13 @@ class Learner:
         self, images: Shaped[Tensor, "n c h w"], *, prepare: Prepare | None = None, batch_size: int = 256
     ) -> Int[Tensor, " n"]:
         """The class of every image's largest logit; of the logits no more than a batch is kept."""
-        return torch.cat([logits.argmax(1) for logits in self._logits(images, prepare, batch_size)])
+        found = torch.empty(len(images), dtype=torch.int64)
+        place = 0
+        for logits in self._logits(images, prepare, batch_size):
+            # Into one tensor: small ones, kept among large ones that are freed, would break up the memory.
+            found[place : place + len(logits)] = logits.argmax(1)
+            place += len(logits)
+        return found
 
     def accuracy(
         self,
