@@ -10,8 +10,10 @@ pure function of tensors, which compiles to one graph.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 from weakref import WeakSet
@@ -134,9 +136,22 @@ def _first_that_works(compute: Callable[..., T], network: nn.Module, *args: obje
 @cache
 def _load_forward_mode() -> None:
     """PyTorch compiles some of its formulas at first use, and warns of what it does then itself."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_garbage_collection():
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
         jvp(torch.exp, (torch.zeros(1),), (torch.zeros(1),))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """PyTorch parses its source here, which before Python 3.11.8 and 3.12.2 fails where a callback of the
+    collector (Dask has one) lets another thread parse meanwhile (CPython issue 106905)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _loss(network: nn.Module, targets: Targets) -> Loss:
