@@ -312,6 +312,37 @@ def test_the_first_match_of_a_process_is_quiet() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
+def test_the_first_match_of_a_process_does_not_mind_what_other_threads_parse() -> None:
+    program = """if True:
+        import ast, gc, threading, time, torch
+        from torch import nn
+        from datacondense import Learner, Machine
+
+        def parse():
+            while not over.is_set():
+                try:
+                    ast.parse("(a + b) * f(c)")
+                except SystemError:  # here, too
+                    pass
+
+        gc.callbacks.append(lambda phase, info: time.sleep(0))  # the other thread's turn
+        gc.set_threshold(500)
+        network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softplus(), nn.Flatten(), nn.Linear(8, 2))
+        learner = Learner.of(network, Machine(torch.device("cpu"), "float32", None))
+        images = torch.randn(2, 1, 4, 4)
+        goal, over = learner.gradient(images, 0), threading.Event()
+        threading.Thread(target=parse).start()
+        try:
+            learner.match(images, 0, goal)
+        finally:
+            over.set()
+            assert gc.isenabled()
+        """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 class Fails(nn.Module):
     """Raises `error` the second time that it is called, and counts its calls."""
 
