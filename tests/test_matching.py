@@ -315,7 +315,7 @@ def test_the_first_match_of_a_process_is_quiet() -> None:
 @pytest.mark.slow
 def test_the_first_match_of_a_process_does_not_mind_what_other_threads_parse() -> None:
     program = """if True:
-        import ast, gc, threading, time, torch
+        import ast, gc, sys, threading, time, torch
         from torch import nn
         from datacondense import Learner, Machine
 
@@ -328,6 +328,7 @@ def test_the_first_match_of_a_process_does_not_mind_what_other_threads_parse() -
 
         gc.callbacks.append(lambda phase, info: time.sleep(0))  # the other thread's turn
         gc.set_threshold(500)
+        sys.setswitchinterval(1e-5)  # or every call of PyTorch waits for its turn
         network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softplus(), nn.Flatten(), nn.Linear(8, 2))
         learner = Learner.of(network, Machine(torch.device("cpu"), "float32", None))
         images = torch.randn(2, 1, 4, 4)
