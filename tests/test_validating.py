@@ -126,6 +126,37 @@ def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_until_mosaics_pay_the_artifact_has_the_selection_that_they_are_made_of(tmp_path: Path) -> None:
+    def fast(steps: int) -> dc.Fast:
+        return dc.Fast(factor=2, real_batch=4, iterations=steps)
+
+    begun = condense(fast(31), validation=0.1, out=tmp_path)
+    validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), fast(31), 0.1)
+    assert validation is not None
+    rest = validation.task.real
+    selected = dc.condense(rest, 2, dc.Herding(feature_epochs=1), NETWORK, machine=MACHINE)
+    assert begun.decoder.parts == 1
+    assert torch.equal(begun.images, selected.images)
+    assert condense(fast(31), validation=0.1, out=tmp_path, resume=True).images.equal(begun.images)
+    assert condense(fast(31)).decoder.parts == 4, "nothing is judged without validation"
+
+    resumed = condense(fast(32), minutes=5, validation=0.1, out=tmp_path / "timed")
+    assert resumed.decoder.parts == 4
+    assert torch.equal(resumed.images, condense(fast(32), validation=0.1).images)
+
+
+@pytest.mark.slow
+def test_no_minutes_of_fast_are_the_selection_and_more_continue_from_its_mosaics(tmp_path: Path) -> None:
+    fast = dc.Fast(factor=2, real_batch=4, iterations=40)
+    none = condense(fast, minutes=0, validation=0.1, out=tmp_path)
+    assert (none.decoder.parts, none.record["method"]["settings"]["iterations"]) == (1, 0)
+    more = condense(fast, minutes=5, validation=0.1, out=tmp_path, resume=True)
+    assert torch.equal(more.images, condense(fast, validation=0.1).images)
+    noise = dc.Fast(factor=2, real_batch=4, initialisation="noise")
+    assert condense(noise, minutes=0, validation=0.1).decoder.parts == 4, "there is no selection"
+
+
 @pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
 def test_the_part_held_out_is_a_part(part: float) -> None:
     with pytest.raises(dc.UsageError, match="--validation must be"):

@@ -18,6 +18,7 @@ from datacondense.artifact.condensed import RESULT, CondensedDataset
 from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
+from datacondense.decoders import MultiFormation
 from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, UsageError
 from datacondense.estimating import disk
 from datacondense.machine import Machine
@@ -81,12 +82,13 @@ def condense(
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
-            iterations are done before; 0 gives the initial images. The artifact says how many were done, and
+            iterations are done before; 0 gives what the run begins with. The artifact says how many were done, and
             is that of a run of so many iterations.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
-            the time. The artifact has the newest images unless they did worse in the last comparison, and a
-            run ends when three in succession find none better. 0.05 with `minutes`, otherwise none.
+            the time. The artifact has the newest images unless they did worse in the last comparison, or
+            `Method.fallback` while it is better than any; a run ends when three comparisons in succession
+            find none better. 0.05 with `minutes`, otherwise none.
         resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
             do not depend on their number may be given more iterations than it was started with, or fewer,
             down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same
@@ -230,7 +232,8 @@ def _condensed(
             done, state = reached.best
             if done < method.steps:
                 record["method"]["settings"]["iterations"] = done
-            condensed = _artifact(task, state, record, recipe or method.recipe(task, state))
+            kept, decoder = validation.kept(state, done) if validation else (state, method.decoder)
+            condensed = _artifact(task, kept, decoder, record, recipe or method.recipe(task, state))
             if run:
                 cost = {  # the memory in bytes, since the run was last started
                     "seconds": round(time.perf_counter() - started, 1),
@@ -318,7 +321,7 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
         "std": list(real.std),
         "data": real.description,
         "versions": versions(),
-    } | decoder_record(method.decoder)
+    }
     try:
         stored: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
         msgspec.convert(stored, Record)
@@ -335,10 +338,13 @@ def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
     return method | several | settings
 
 
-def _artifact(task: Task, state: State, record: dict[str, Any], recipe: Recipe) -> CondensedDataset:
+def _artifact(
+    task: Task, state: State, decoder: MultiFormation, record: dict[str, Any], recipe: Recipe
+) -> CondensedDataset:
     images = task.real.denormalise(state.images).to("cpu", torch.float32)
+    record = record | decoder_record(decoder)
     if isinstance(state, Chosen):
-        record = record | {"indices": state.indices.tolist()}
+        record |= {"indices": state.indices.tolist()}
     real = task.real
     soft = None if state.probabilities is None else state.probabilities.to("cpu", torch.float32)
     data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name,

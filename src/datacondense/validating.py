@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datacondense.data.images import ImageDataset
 from datacondense.data.splitting import stratified
+from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.learner import Learner
 from datacondense.methods import Method, State, Task
 from datacondense.randomness import global_stream
@@ -76,6 +77,14 @@ class Validation:
         if newest < before:
             return replace(stood, failed=stood.failed + 1), found
         return Stood(state.images, done), found
+
+    def kept(self, state: State, done: int) -> tuple[State, MultiFormation]:
+        """What the artifact has of a state after `done` iterations, and its decoder: the images of
+        `Method.fallback`, where there are any."""
+        ranks = self.task.ranks
+        fallback = None if ranks.helps else self.method.fallback(self.task, done)
+        found = ranks.tensors_of_first({} if fallback is None else {"images": fallback})
+        return (State(found["images"], state.labels), UNDECODED) if found else (state, self.method.decoder)
 
     def _epochs(self, done: int) -> int:
         """As many as their share of the work allows."""

@@ -185,6 +185,11 @@ class Method(ABC):
         says otherwise. `ipc` counts the images of a state."""
         return UNDECODED
 
+    def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
+        """Normalised images, ipc of each class in turn and to be trained on as they are, that train better
+        networks than those of a state after so few steps; None where the state is as good."""
+        return None
+
     def passes(self, task: Task) -> int:
         """About how many images go forward and backward through the network in all: is it worth compiling?
 

@@ -10,17 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from datacondense.augmentation import Augmentation
 from datacondense.data.images import ImageDataset
 from datacondense.decoders import MultiFormation
 from datacondense.errors import COUNT
+from datacondense.methods.base import Task
 from datacondense.methods.distribution_matching import DistributionMatching
-from datacondense.methods.parts.initial import Initialisation
+from datacondense.methods.parts.initial import Initialisation, initial_images
 from datacondense.networks import ConvNet, Network
 
 #: Pixels of the shorter side from which images are stored as mosaics; smaller ones lose more by being halved
 #: than they gain by being four times as many.
 _MOSAIC_FROM = 28
+#: Steps after which mosaics are ahead of the images that they began as: scaling blurs those at first.
+_STEPS_OF_MOSAICS = 32
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,6 @@ class Fast(DistributionMatching):
 
     name: ClassVar[str] = "fast"
 
-    iterations: int = 2000
-    """Networks drawn, one per step; `--minutes` ends a run before."""
     siamese: Augmentation = "none"
     """`dsa` for one draw per class and step that transforms the real and the synthetic batch alike, and for
     training on the result, `dsa-digits` where images must not be flipped."""
@@ -61,6 +65,12 @@ class Fast(DistributionMatching):
     def _learning_rate(self, ipc: int) -> float:
         rate = super()._learning_rate(ipc)
         return rate * self.decoder.parts if self.rate_per == "decoded" else rate
+
+    def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
+        """The selection as it is, while mosaics of it are still blurred."""
+        if done >= _STEPS_OF_MOSAICS or self.decoder.parts == 1 or self.initialisation == "noise":
+            return None
+        return initial_images(task, self.initialisation, feature_epochs=self.initial_epochs)
 
     @property
     def decoder(self) -> MultiFormation:
