@@ -12,6 +12,20 @@ from datacondense.methods.gradient_matching import loops_for
 from datacondense.networks import freeze_batchnorm
 
 
+def quarters(images: torch.Tensor, factor: int) -> torch.Tensor:
+    """Of each image all parts, scaled up."""
+    side = images.shape[-1] // factor
+    parts = [
+        F.interpolate(
+            image[None, :, side * i :, side * j :][..., :side, :side], images.shape[2:], mode="bilinear"
+        )
+        for image in images
+        for i in range(factor)
+        for j in range(factor)
+    ]
+    return torch.cat(parts)
+
+
 def plain_distance(a, b):
     """Node by node, as the paper's equation reads."""
     total = 0.0

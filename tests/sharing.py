@@ -22,6 +22,7 @@ METHODS = {
     "idc": dc.IDC(matchings=3, network_images=16, **SMALL),
     "dream": dc.DREAM(matchings=3, network_images=16, cluster_every=2, **SMALL),
     "acc-dd": dc.AccDD(matchings=2, network_images=16, pool=2, pool_epochs=1, **SMALL),
+    "dance": dc.DANCE(pool=2, pool_epochs=1, **SMALL),
     "trajectory-matching": dc.TrajectoryMatching(
         iterations=2, experts=2, expert_epochs=1, max_start_epoch=2, student_steps=3, step_size_rate=1e-7
     ),

@@ -18,6 +18,7 @@ from datacondense.methods import Task
 from datacondense.methods.k_means import medoids
 from datacondense.methods.parts.networks import perturbed
 from datacondense.networks import freeze_batchnorm
+from plain import quarters
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
@@ -30,20 +31,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own."""
     monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def quarters(images: torch.Tensor, factor: int) -> torch.Tensor:
-    """Of each image all parts, scaled up."""
-    side = images.shape[-1] // factor
-    parts = [
-        F.interpolate(
-            image[None, :, side * i :, side * j :][..., :side, :side], images.shape[2:], mode="bilinear"
-        )
-        for image in images
-        for i in range(factor)
-        for j in range(factor)
-    ]
-    return torch.cat(parts)
 
 
 def plain(

@@ -29,7 +29,7 @@ from datacondense.randomness import stream
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
 
-RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.05)
+RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.05, decay_factor=1.0)
 
 
 @pytest.fixture(autouse=True)

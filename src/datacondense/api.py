@@ -10,6 +10,7 @@ from datacondense.evaluation import Score, evaluate
 from datacondense.learner import Learner
 from datacondense.machine import Machine
 from datacondense.methods import (
+    DANCE,
     DCC,
     DREAM,
     DSA,
@@ -35,6 +36,7 @@ from datacondense.sets import load_condensed
 from datacondense.training import Recipe
 
 __all__ = [
+    "DANCE",
     "DCC",
     "DREAM",
     "DSA",

@@ -24,6 +24,7 @@ from datacondense.errors import UsageError
 from datacondense.machine import Machine
 from datacondense.methods import METHODS, DistributionMatching, GradientMatching, Method, Task
 from datacondense.methods.acc_dd import AccDD
+from datacondense.methods.dance import DANCE
 from datacondense.methods.idc import IDC
 from datacondense.methods.parts.features import TrainedSelection
 from datacondense.methods.parts.learned_images import LearnedImages
@@ -99,6 +100,15 @@ def _(method: AccDD, task: Task) -> Cost:
     """The pool in addition."""
     rest = cost.dispatch(IDC)(method, task)
     return rest._replace(alike=rest.alike + method.pool * method.pool_epochs * len(task.real))
+
+
+@cost.register
+def _(method: DANCE, task: Task) -> Cost:
+    """The real batches go forward alone."""
+    learned = min(task.ipc * method.decoder.parts, method.synthetic_batch) * task.real.classes
+    step = _seen(method.real_batch, task) / 3 + (1 + method.calibrations) * learned
+    pool = method.pool * method.pool_epochs * len(task.real)
+    return Cost(method.iterations * step, pool + _initial(method, task), method.iterations)
 
 
 def _seen(batch: int, task: Task) -> int:

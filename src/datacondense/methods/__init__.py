@@ -3,6 +3,7 @@
 from datacondense.errors import UsageError, unknown_name
 from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.base import Method, State, Task
+from datacondense.methods.dance import DANCE
 from datacondense.methods.dataset_distillation import DatasetDistillation
 from datacondense.methods.dcc import DCC
 from datacondense.methods.distribution_matching import DistributionMatching
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
         IDC,
         DREAM,
         AccDD,
+        DANCE,
         TrajectoryMatching,
         DatasetDistillation,
         RandomSelection,
@@ -70,6 +72,7 @@ def as_method(method: Method | str) -> Method:
 
 
 __all__ = [
+    "DANCE",
     "DCC",
     "DREAM",
     "DSA",

@@ -60,8 +60,9 @@ def train_on_real(
 ) -> None:
     """Take these `updates`, counted from 0, of the training of a network on all real images.
 
-    Every epoch has its own order. The outcome is the same in whatever ranges the updates are taken. Of the
-    recipe count all settings but `epochs`. The module is in training mode afterwards.
+    Every epoch has its own order. The outcome is the same in whatever ranges the updates are taken. The
+    recipe's `epochs` say where its learning rate falls, not when the training ends. The module is in training
+    mode afterwards.
 
     Args:
         purpose, steps: of the training: for the order of the images, augmentation and dropout.
@@ -81,7 +82,7 @@ def train_on_real(
                     task.stream(f"{purpose} batch", *steps, update),
                     prepare=real.normalise,
                     optimizer=optimizer,
-                    epochs=[0],
+                    epochs=[epoch],
                     observe=observe or task.observe,
                 )
 

@@ -1,0 +1,163 @@
+"""DANCE: distribution matching on partly trained networks (Zhang et al., IJCAI 2024).
+
+Mean features agree under networks between their first and their trained weights, and trained networks must
+recognise the class. First order and without an inner loop: a step costs little more than one of distribution
+matching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datacondense.augmentation import Augmentation, Transform
+from datacondense.data.images import ImageShape
+from datacondense.decoders import MultiFormation
+from datacondense.errors import COUNT, FRACTION, RATE, Range
+from datacondense.methods.base import State, Task
+from datacondense.methods.parts.batches import pixels_to_batch
+from datacondense.methods.parts.image_optimisers import Momentum, Moving
+from datacondense.methods.parts.initial import Initialisation
+from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.parts.networks import ON_REAL_DATA, Pool, interpolated, loaded, updates_in_epoch
+from datacondense.networks import Network
+from datacondense.training import Recipe
+
+
+@dataclass(frozen=True)
+class DANCE(LearnedImages):
+    """Learns images with the mean features of their class under partly trained networks, which trained ones
+    take for members of it."""
+
+    name: ClassVar[str] = "dance"
+    reference: ClassVar[str] = (
+        "H. Zhang et al., *DANCE: Dual-View Distribution Alignment for Dataset Condensation*, IJCAI 2024."
+    )
+
+    iterations: int = 10_000
+    """Steps, each with a network between two of the pool's stages."""
+    factor: int = 2
+    """f: rows and columns of images in each stored one; 1 stores images as they are."""
+    pool: int = 5
+    """Networks trained on the real images first and kept for other runs."""
+    pool_epochs: int = 60
+    """Passes over the real images to train each of them; after two thirds, and again after five sixths, the
+    learning rate falls to a fifth."""
+    real_batch: int = 128
+    """Real images per class and step; a class with fewer uses them all."""
+    synthetic_batch: int = 200
+    """Decoded images per class and step; so many are drawn if there are more."""
+    calibrations: int = 1
+    """Steps per iteration down the cross-entropy of a trained network; 0 for none."""
+    image_learning_rate: float | None = None
+    """Learning rate of pixels in [0, 1]; unless given, ipc / 100."""
+    image_momentum: float = 0.5
+    """SGD momentum of the synthetic images, shared by both kinds of steps; it lasts through all of them."""
+    network_learning_rate: float = 0.01
+    """Learning rate of the pool's networks, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
+    cutmix: float = 0.5
+    """The probability of CutMix, in training the pool and in training on the result."""
+    initialisation: Initialisation = "real"
+    """The images at first: mosaics of randomly chosen real ones or of those of a selection, or noise."""
+    siamese: Augmentation = "idc"
+    """One draw per class and step transforms the real and the synthetic batch alike. The pool is trained with
+    it, but with `idc-network` for `idc`."""
+    augmentation: Augmentation = "dsa"
+    """Augmentation of training on the result; `dsa-digits` where images must not be flipped."""
+
+    def __post_init__(self) -> None:
+        COUNT.require_of(self, "iterations", "factor", "pool", "pool_epochs", "real_batch", "synthetic_batch")
+        Range(0, COUNT.most).require_of(self, "calibrations")
+        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
+        FRACTION.require_of(self, "image_momentum", "cutmix")
+
+    @property
+    def decoder(self) -> MultiFormation:
+        """Cuts the f² images out of each stored one."""
+        return MultiFormation(self.factor)
+
+    def init(self, task: Task) -> Moving:
+        """S before the first iteration, and its momentum; the pool is made first."""
+        self.networks(task).make()
+        return super().init(task)
+
+    def step(  # type: ignore[override]
+        self, task: Task, state: Moving, k: int
+    ) -> tuple[Moving, dict[str, float]]:
+        """One step down Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², then `calibrations` down the cross-entropy."""
+        real, pool, draws = task.real, self.networks(task), task.stream("network of the pool", k)
+        number = int(torch.randint(self.pool, (), generator=draws))
+        fraction = float(torch.rand((), generator=draws))
+        first, trained = (pool.weights(number, stage) for stage in pool.stages)
+        S, velocity = real.denormalise(state.images), state.momentum.clone()  # pixels
+        descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
+        values = S.new_zeros(real.classes, 2)
+
+        def seen(c: int, t: int, siamese: Transform) -> tuple[Tensor, Tensor]:
+            pixels = S[c * task.ipc : (c + 1) * task.ipc].clone().requires_grad_()
+            return pixels, pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)(pixels)
+
+        def descend(c: int, pixels: Tensor, value: Tensor) -> None:
+            rows = slice(c * task.ipc, (c + 1) * task.ipc)
+            (slope,) = torch.autograd.grad(value, pixels)
+            S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
+
+        decoded = min(task.ipc * self.decoder.parts, self.synthetic_batch)
+        learner = loaded(task, interpolated(first, trained, fraction))
+        learner.freeze_norms(task.mixed_batches(16, k))
+        f = learner.embedding(self.real_batch, decoded)
+        for c in task.own_classes:
+            siamese = task.siamese(self.siamese, k, 0, c)
+            with torch.no_grad():
+                images = siamese(task.real_batch(c, self.real_batch, k))  # B_c^T
+                goal = f(images).mean(0)
+            task.progress.advance(len(images))
+            pixels, images = seen(c, 0, siamese)
+            values[c, 0] = (distance := (f(images).mean(0) - goal).square().sum()).detach()
+            descend(c, pixels, distance)
+        learner = loaded(task, trained)
+        learner.freeze_norms(task.mixed_batches(16, k))
+        logits = learner.forward(decoded)
+        for t in range(1, self.calibrations + 1):
+            for c in task.own_classes:
+                pixels, images = seen(c, t, task.siamese(self.siamese, k, t, c))
+                labels = torch.full((len(images),), c, device=images.device)
+                values[c, 1] = (loss := F.cross_entropy(logits(images), labels)).detach()
+                descend(c, pixels, loss)
+        task.share(S, velocity, values)
+        metrics = {"distance": sum(values[:, 0].tolist()), "loss": sum(values[:, 1].tolist()) / real.classes}
+        return Moving(real.normalise(S.clamp(0, 1)), state.labels, velocity), metrics
+
+    def networks(self, task: Task) -> Pool:
+        """The pool, as drawn and after `pool_epochs`."""
+        recipe = replace(
+            ON_REAL_DATA,
+            epochs=self.pool_epochs,
+            learning_rate=self.network_learning_rate,
+            decay_at=2 / 3,
+            decay_again_at=(5 / 6,),
+            decay_factor=0.2,
+            augmentation="idc-network" if self.siamese == "idc" else self.siamese,
+            cutmix=self.cutmix,
+        )
+        return Pool(task, self.pool, (0, self.pool_epochs * updates_in_epoch(task, recipe)), recipe)
+
+    def recipe(self, task: Task, state: State) -> Recipe:
+        """`Recipe.of_idc`, for 1500 epochs."""
+        return replace(Recipe.of_idc(self.augmentation, self.cutmix), epochs=1500)
+
+    def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
+        """The learning rate as applied."""
+        return asdict(self) | {"image_learning_rate": self._learning_rate(ipc)}
+
+    def passes(self, task: Task) -> int:
+        """The real batches, and the training of the pool."""
+        pool = self.pool * self.pool_epochs * len(task.real)
+        return self.iterations * self.real_batch * task.real.classes + pool
+
+    def _learning_rate(self, ipc: int) -> float:
+        return self.image_learning_rate or ipc / 100

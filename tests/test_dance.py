@@ -1,0 +1,157 @@
+"""DANCE against a plain implementation, and what it promises about its pool and its runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from conftest import toy_dataset
+from datacondense import DANCE, ConvNet, Machine, Recipe, UsageError, condense, evaluate
+from datacondense.augmentation import augment
+from datacondense.methods import Task
+from datacondense.networks import freeze_batchnorm
+from plain import quarters
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untouched_random_state")]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    monkeypatch.setenv("DATACONDENSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def plain(task: Task, method: DANCE, rate: float) -> torch.Tensor:
+    """The method as its paper has it, with the library's draws."""
+    real, ipc = task.real, task.ipc
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (real.mean, real.std))
+    pixels = method.init(task).images * std + mean
+    velocity = torch.zeros_like(pixels)
+    epochs = method.pool_epochs * max(1, len(real) // 64)
+    for k in range(method.iterations):
+        draws = task.stream("network of the pool", k)
+        number = int(torch.randint(method.pool, (), generator=draws))
+        part = float(torch.rand((), generator=draws))
+        first, trained = (method.networks(task).weights(number, stage) for stage in (0, epochs))
+        expert = task.fresh_learner(0).module
+        expert.load_state_dict(trained)
+        between = task.fresh_learner(0).module
+        with torch.no_grad():
+            for name, value in between.named_parameters():
+                value.copy_((1 - part) * first[name] + part * trained[name])
+        for network in (between, expert):
+            freeze_batchnorm(network, task.mixed_batches(16, k))
+        for c in range(real.classes):
+            rows = slice(c * ipc, (c + 1) * ipc)
+            for t in range(1 + method.calibrations):
+                transform = task.siamese(method.siamese, k, t, c)
+                x = pixels[rows].clone().requires_grad_()
+                synthetic = quarters(x, method.factor)
+                if len(synthetic) > method.synthetic_batch:
+                    order = torch.randperm(len(synthetic), generator=task.stream("synthetic batch", k, t, c))
+                    synthetic = synthetic[order[: method.synthetic_batch]]
+                images = transform((synthetic - mean) / std)
+                if t == 0:
+                    chosen = real.sample(c, method.real_batch, task.stream("real batch", k, c))
+                    goal = between[:-1](transform(real.normalised(chosen).double())).mean(0)
+                    value = ((between[:-1](images).mean(0) - goal.detach()) ** 2).sum()
+                else:
+                    value = F.cross_entropy(expert(images), torch.full((len(images),), c))
+                velocity[rows] = 0.5 * velocity[rows] + torch.autograd.grad(value, x)[0]
+                pixels[rows] = pixels[rows] - rate * velocity[rows]
+        pixels = pixels.clamp(0, 1)
+    return (pixels - mean) / std
+
+
+def steps(task: Task, method: DANCE) -> torch.Tensor:
+    state = method.init(task)
+    for k in range(method.steps):
+        state, _ = method.step(task, state, k)
+    return state.images
+
+
+@pytest.mark.parametrize(
+    ("channels", "ipc", "factor", "norm", "siamese", "most", "calibrations"),
+    [
+        (1, 1, 1, "instance", "none", 200, 1),
+        (3, 2, 2, "batch", "idc", 5, 2),
+        (1, 2, 2, "instance", "dsa", 200, 0),
+    ],
+)
+def test_dance_equals_the_plain_method(
+    channels, ipc, factor, norm, siamese, most, calibrations, exact: Machine
+) -> None:
+    task = Task(toy_dataset(60, channels=channels), ipc, ConvNet(width=3, depth=2, norm=norm), 7, exact)
+    method = DANCE(iterations=3, pool=2, pool_epochs=3, factor=factor, siamese=siamese, real_batch=7,
+                   synthetic_batch=most, calibrations=calibrations)  # fmt: skip
+    found = steps(task, method)
+    assert (found - plain(task, method, ipc / 100)).abs().max() < 1e-9
+    assert (found - method.init(task).images).abs().max() > 1e-5  # it did learn something
+    given = replace(method, image_learning_rate=0.3)
+    assert (steps(task, given) - plain(task, given, 0.3)).abs().max() < 1e-9
+
+
+def test_the_pool_is_trained_with_a_falling_rate(exact: Machine) -> None:
+    real = toy_dataset(60)  # an epoch is one update
+    task = Task(real, 1, ConvNet(width=3, depth=1), 3, exact)
+    method = DANCE(pool=1, pool_epochs=6, cutmix=0.0)
+    network = task.fresh_learner(0).module.train()
+    velocity = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
+    for epoch, rate in enumerate([0.01, 0.01, 0.01, 0.01, 0.002, 0.0004]):
+        order = torch.randperm(60, generator=task.stream("pool order", 0, epoch))
+        draws = task.stream("pool batch", 0, epoch)
+        batch = order[torch.randperm(60, generator=draws)]
+        images = augment(real.normalised(batch).double(), "idc-network", draws)
+        network.zero_grad()
+        F.cross_entropy(network(images), real.labels[batch]).backward()
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                velocity[name] = 0.9 * velocity[name] + value.grad + 5e-4 * value
+                value -= rate * velocity[name]
+    first, trained = (method.networks(task).weights(0, stage) for stage in (0, 6))
+    for name, value in network.named_parameters():
+        assert (trained[name] - value).abs().max() < 1e-12, name
+        assert (first[name] - value).abs().max() > 1e-6, name
+
+
+def test_a_stopped_run_continues_to_the_same_bytes_and_its_set_can_be_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, network = toy_dataset(60, channels=3), ConvNet(width=3, depth=1)
+    machine, before = Machine(torch.device("cpu"), "float32", None), real.images.clone()
+    method = DANCE(iterations=3, pool=2, pool_epochs=1, image_learning_rate=2.0)
+    whole = condense(real, 1, method, network, machine=machine, out=tmp_path / "whole")
+    step = DANCE.step
+
+    def stopped(self, task, state, k):
+        if k == 1:
+            raise KeyboardInterrupt
+        return step(self, task, state, k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DANCE, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            condense(real, 1, method, network, machine=machine, out=tmp_path / "stopped")
+    again = condense(real, 1, method, network, machine=machine, out=tmp_path / "stopped", resume=True)
+    assert torch.equal(again.images, whole.images)
+    assert torch.equal(real.images, before)
+    assert whole.images.min() >= 0
+    assert whole.images.max() <= 1
+    assert whole.recipe == Recipe(epochs=1500, batch_size=64, augmentation="dsa", cutmix=0.5, decay_at=2 / 3,
+                                  decay_again_at=(5 / 6,), decay_factor=0.2)  # fmt: skip
+    short = replace(whole.recipe, epochs=2)
+    assert 0 <= evaluate(whole, real, network, trials=1, recipe=short, machine=machine).mean <= 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"pool": 0}, {"pool_epochs": 0}, {"calibrations": -1}, {"image_learning_rate": 0.0}, {"cutmix": 1.5}],
+)
+def test_settings_out_of_range_are_refused(settings: dict) -> None:
+    with pytest.raises(UsageError, match=next(iter(settings)).replace("_", " ")):
+        DANCE(**settings)
