@@ -43,8 +43,7 @@ def main(out: Path) -> None:
         again = condense(method, out / name, resume=True)  # finished: rank 0 alone has it
         assert torch.equal(made.images, again.images)
         assert made.recipe == again.recipe
-    begun = condense(METHODS["fast"], out / "begun", validation=0.1)
-    assert begun.decoder.parts == 1, "after so few steps it is the selection"
+    condense(METHODS["fast"], out / "begun", validation=0.1)  # so short that its selection is compared, too
     timed = dc.DistributionMatching(iterations=100_000, real_batch=8)
     condense(timed, out / "minutes", minutes=0.02, validation=0.1)
     if ranks.count > 1:

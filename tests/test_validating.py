@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import torch
 import datacondense as dc
 from conftest import toy_dataset
 from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods import Method, State, Task
 from datacondense.methods.base import balanced_labels
 from datacondense.validating import PATIENCE, Stood, Validation
@@ -126,35 +127,67 @@ def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_until_mosaics_pay_the_artifact_has_the_selection_that_they_are_made_of(tmp_path: Path) -> None:
-    def fast(steps: int) -> dc.Fast:
-        return dc.Fast(factor=2, real_batch=4, iterations=steps)
+@dataclass(frozen=True)
+class Falling(Fading):
+    """Has real images to fall back on, or noise, for the first three iterations."""
 
-    begun = condense(fast(31), validation=0.1, out=tmp_path)
-    validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), fast(31), 0.1)
+    factor: int = 1
+    noise: bool = False
+
+    @property
+    def decoder(self) -> MultiFormation:
+        return MultiFormation(self.factor)
+
+    def fallback(self, task: Task, done: int) -> torch.Tensor | None:
+        images = self.init(task).images
+        return None if done >= 3 else torch.randn(images.shape) if self.noise else images
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_what_a_method_falls_back_on_is_kept_if_it_does_better(factor: int) -> None:
+    method = Falling(factor=factor)
+    validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), method, 0.3)
     assert validation is not None
-    rest = validation.task.real
-    selected = dc.condense(rest, 2, dc.Herding(feature_epochs=1), NETWORK, machine=MACHINE)
-    assert begun.decoder.parts == 1
-    assert torch.equal(begun.images, selected.images)
-    assert condense(fast(31), validation=0.1, out=tmp_path, resume=True).images.equal(begun.images)
-    assert condense(fast(31)).decoder.parts == 4, "nothing is judged without validation"
-
-    resumed = condense(fast(32), minutes=5, validation=0.1, out=tmp_path / "timed")
-    assert resumed.decoder.parts == 4
-    assert torch.equal(resumed.images, condense(fast(32), validation=0.1).images)
+    good = method.init(validation.task)
+    bad = State(torch.randn(good.images.shape, generator=torch.Generator().manual_seed(1)), good.labels)
+    kept, decoder = validation.kept(bad, 2)
+    assert torch.equal(kept.images, good.images)
+    assert decoder == UNDECODED
+    assert validation.kept(bad, 3) == (bad, method.decoder), "after so many steps nobody asks"
+    noisy = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), replace(method, noise=True), 0.3)
+    assert noisy is not None
+    if factor == 1:
+        assert noisy.kept(good, 2) == (good, method.decoder)
 
 
 @pytest.mark.slow
-def test_no_minutes_of_fast_are_the_selection_and_more_continue_from_its_mosaics(tmp_path: Path) -> None:
-    fast = dc.Fast(factor=2, real_batch=4, iterations=40)
-    none = condense(fast, minutes=0, validation=0.1, out=tmp_path)
-    assert (none.decoder.parts, none.record["method"]["settings"]["iterations"]) == (1, 0)
-    more = condense(fast, minutes=5, validation=0.1, out=tmp_path, resume=True)
-    assert torch.equal(more.images, condense(fast, validation=0.1).images)
-    noise = dc.Fast(factor=2, real_batch=4, initialisation="noise")
-    assert condense(noise, minutes=0, validation=0.1).decoder.parts == 4, "there is no selection"
+def test_fast_gives_its_selection_where_mosaics_of_it_do_worse(tmp_path: Path) -> None:
+    """Of digits with 8×8 pixels they do: their parts have 4×4."""
+    real, network = dc.load_dataset("digits").train, dc.ConvNet(width=8, depth=2)
+
+    def run(steps: int, out: str | None = None, **options: object) -> dc.CondensedDataset:
+        options = {"validation": 0.3, "initialisation": "herding"} | options
+        method = dc.Fast(factor=2, iterations=steps, initialisation=options.pop("initialisation"))  # type: ignore[arg-type]
+        folder = tmp_path / out if out else None
+        return dc.condense(real, 2, method, network, machine=MACHINE, out=folder, **options)  # type: ignore[arg-type]
+
+    validation = Validation.of(Task(real, 2, network, 0, MACHINE), dc.Fast(factor=2), 0.3)
+    assert validation is not None
+    herded = dc.condense(validation.task.real, 2, dc.Herding(feature_epochs=1), network, machine=MACHINE)
+    begun = run(1, "begun")
+    assert begun.decoder == UNDECODED
+    assert torch.equal(begun.images, herded.images)
+    assert begun.record["method"]["settings"]["factor"] == 2, "as was asked for"
+    assert torch.equal(run(1, "begun", resume=True).images, herded.images)
+    assert run(1, validation=0.0).decoder.factor == 2, "nothing is judged without validation"
+    assert run(1, initialisation="noise").decoder.factor == 2, "there is no selection"
+
+    none = run(33, "timed", minutes=0)
+    assert torch.equal(none.images, herded.images)
+    assert none.record["method"]["settings"]["iterations"] == 0
+    more = run(33, "timed", minutes=9, resume=True)
+    assert more.decoder.factor == 2
+    assert torch.equal(more.images, run(33).images)
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])

@@ -82,13 +82,13 @@ def condense(
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
-            iterations are done before; 0 gives what the run begins with. The artifact says how many were done, and
-            is that of a run of so many iterations.
+            iterations are done before; 0 gives what the run begins with. The artifact says how many were
+            done, and is that of a run of so many iterations.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
             the time. The artifact has the newest images unless they did worse in the last comparison, or
-            `Method.fallback` while it is better than any; a run ends when three comparisons in succession
-            find none better. 0.05 with `minutes`, otherwise none.
+            after few iterations than those of `Method.fallback`; a run ends when three comparisons in
+            succession find none better. 0.05 with `minutes`, otherwise none.
         resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
             do not depend on their number may be given more iterations than it was started with, or fewer,
             down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same

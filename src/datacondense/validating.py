@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +20,8 @@ from datacondense.randomness import global_stream
 _MOST = 2000
 #: The part of the work before a check that the check may take, and the fewest epochs that tell anything.
 _SHARE, _FEWEST = 0.05, 20
+#: Of each training that compares a state with the fallback of its method.
+_UPDATES = 100
 #: Checks in succession without better images that end a run; each comes after twice the iterations.
 PATIENCE = 3
 
@@ -71,8 +74,9 @@ class Validation:
         if epochs < _FEWEST or done & (done - 1):
             return stood, {}
         agreed = self.task.ranks.of_first
-        newest = agreed(self._accuracy(state.images, state, epochs, done))
-        before = agreed(self._accuracy(stood.images, state, epochs, done))
+        decoder = self.method.decoder
+        newest = agreed(self._accuracy(state, decoder, epochs, done))
+        before = agreed(self._accuracy(replace(state, images=stood.images), decoder, epochs, done))
         found = {"accuracy": newest, "accuracy_before": before}
         if newest < before:
             return replace(stood, failed=stood.failed + 1), found
@@ -80,11 +84,20 @@ class Validation:
 
     def kept(self, state: State, done: int) -> tuple[State, MultiFormation]:
         """What the artifact has of a state after `done` iterations, and its decoder: the images of
-        `Method.fallback`, where there are any."""
-        ranks = self.task.ranks
+        `Method.fallback`, where there are any, if they do better after equally many updates."""
+        ranks, decoder = self.task.ranks, self.method.decoder
         fallback = None if ranks.helps else self.method.fallback(self.task, done)
         found = ranks.tensors_of_first({} if fallback is None else {"images": fallback})
-        return (State(found["images"], state.labels), UNDECODED) if found else (state, self.method.decoder)
+        if not found:
+            return state, decoder
+        ours, other = (state, decoder), (replace(state, images=found["images"].to(state.images)), UNDECODED)
+        return other if self._briefly(*ours, done) < self._briefly(*other, done) else ours
+
+    def _briefly(self, state: State, decoder: MultiFormation, done: int) -> float:
+        """`_accuracy` after `_UPDATES`, or somewhat more, on every rank the same."""
+        images = len(state.images) * decoder.parts
+        batches = math.ceil(images / self.method.recipe(self.task, state).batch_size)
+        return self.task.ranks.of_first(self._accuracy(state, decoder, math.ceil(_UPDATES / batches), done))
 
     def _epochs(self, done: int) -> int:
         """As many as their share of the work allows."""
@@ -92,13 +105,14 @@ class Validation:
         trained = 2 * self.task.ipc * self.task.real.classes * self.method.decoder.parts
         return int(_SHARE * done * each / trained)
 
-    def _accuracy(self, images: Tensor, state: State, epochs: int, done: int) -> float:
-        recipe, decoder = self.method.recipe(self.task, state), self.method.decoder
+    def _accuracy(self, state: State, decoder: MultiFormation, epochs: int, done: int) -> float:
+        """On the held-out images, of a network trained on those of a state: the same one for equal `done`."""
+        recipe = self.method.recipe(self.task, state)
         recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
         order = self.task.stream("validation order", done)
         with global_stream(self.task.seed, "validation weights", done):
             self._learner.draw()
-            self._learner.train(decoder.decode(images), decoder.repeat(state.targets), recipe, order)
+            self._learner.train(decoder.decode(state.images), decoder.repeat(state.targets), recipe, order)
         held_out = self.held_out
         return self._learner.accuracy(held_out.images, held_out.labels, prepare=held_out.normalise)
 

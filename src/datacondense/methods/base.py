@@ -186,8 +186,8 @@ class Method(ABC):
         return UNDECODED
 
     def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
-        """Normalised images, ipc of each class in turn and to be trained on as they are, that train better
-        networks than those of a state after so few steps; None where the state is as good."""
+        """Normalised images, ipc of each class in turn and trained on as they are, that may be better than
+        those of a state after so few steps; None where they hardly can."""
         return None
 
     def passes(self, task: Task) -> int:

@@ -25,8 +25,8 @@ from datacondense.networks import ConvNet, Network
 #: Pixels of the shorter side from which images are stored as mosaics; smaller ones lose more by being halved
 #: than they gain by being four times as many.
 _MOSAIC_FROM = 28
-#: Steps after which mosaics are ahead of the images that they began as: scaling blurs those at first.
-_STEPS_OF_MOSAICS = 32
+#: Steps after which mosaics are ahead of the images that they are made of; scaling has blurred them at first.
+_STEPS_AHEAD = 32
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Fast(DistributionMatching):
         return rate * self.decoder.parts if self.rate_per == "decoded" else rate
 
     def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
-        """The selection as it is, while mosaics of it are still blurred."""
-        if done >= _STEPS_OF_MOSAICS or self.decoder.parts == 1 or self.initialisation == "noise":
+        """The selection as it is, while mosaics of it may still be worse."""
+        if done >= _STEPS_AHEAD or self.decoder.parts == 1 or self.initialisation == "noise":
             return None
         return initial_images(task, self.initialisation, feature_epochs=self.initial_epochs)
 
