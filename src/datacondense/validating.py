@@ -84,14 +84,16 @@ class Validation:
 
     def kept(self, state: State, done: int) -> tuple[State, MultiFormation]:
         """What the artifact has of a state after `done` iterations, and its decoder: the images of
-        `Method.fallback`, where there are any, if they do better after equally many updates."""
+        `Method.fallback`, where there are any, unless those of the state do better beyond doubt."""
         ranks, decoder = self.task.ranks, self.method.decoder
         fallback = None if ranks.helps else self.method.fallback(self.task, done)
         found = ranks.tensors_of_first({} if fallback is None else {"images": fallback})
         if not found:
             return state, decoder
         ours, other = (state, decoder), (replace(state, images=found["images"].to(state.images)), UNDECODED)
-        return other if self._briefly(*ours, done) < self._briefly(*other, done) else ours
+        p, q = self._briefly(*ours, done), self._briefly(*other, done)
+        noise = math.sqrt((p * (1 - p) + q * (1 - q)) / len(self.held_out))
+        return ours if p - q > 2 * noise else other
 
     def _briefly(self, state: State, decoder: MultiFormation, done: int) -> float:
         """`_accuracy` after `_UPDATES`, or somewhat more, on every rank the same."""
