@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from conftest import toy_dataset
 from datacondense import ConvNet, DatacondenseError, DataSplits, Machine, RandomSelection, Recipe, UsageError
-from datacondense.condensing import condense, run_result
+from datacondense.artifact.result import run_result
+from datacondense.condensing import condense
 from datacondense.evaluation import evaluate_recorded
 from datacondense.evaluation.predictions import Predictions
 from datacondense.evaluation.trials import KeptTrials

@@ -16,8 +16,8 @@ import torch
 
 from datacondense import CondensedDataset, DistributionMatching
 from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.artifact.result import run_result
 from datacondense.cli import main
-from datacondense.condensing import run_result
 from sharing import METHODS, condense
 
 pytestmark = pytest.mark.slow

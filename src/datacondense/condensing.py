@@ -8,13 +8,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
 import msgspec
 import torch
-from msgspec import Meta
 
-from datacondense.artifact.condensed import RESULT, CondensedDataset
+from datacondense.artifact.condensed import CondensedDataset
 from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
@@ -23,7 +22,7 @@ from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, Usage
 from datacondense.estimating import disk
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
-from datacondense.machine.provenance import Provenance, provenance, versions
+from datacondense.machine.provenance import provenance, versions
 from datacondense.methods import Method, State, Task, as_method, default_method
 from datacondense.methods.base import Chosen
 from datacondense.methods.contract import misfit
@@ -32,7 +31,6 @@ from datacondense.progress import Progress
 from datacondense.progress.board import Board
 from datacondense.progress.opening import opening
 from datacondense.ranks import Ranks
-from datacondense.reading import Amount, Damaged, read_json
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots
@@ -274,31 +272,6 @@ def _training_images(real: ImageDataset | DataSplits | str | Path, seed: int) ->
             "folders, arrays, tensors and torch datasets"
         )
     return real
-
-
-class RunResult(Provenance):
-    """What a run cost, and where it was."""
-
-    iterations: Annotated[int, Meta(ge=0)]
-    seconds: Amount
-    peak_memory: NotRequired[Annotated[int, Meta(ge=0)]]
-    """Bytes."""
-    ranks: NotRequired[Annotated[int, Meta(ge=2)]]
-    """Processes that shared the run; the memory and the hardware are those of the first."""
-
-
-def run_result(folder: Path) -> RunResult | None:
-    """What the run that made an artifact cost: its `result.json`; None for one that was saved by itself.
-
-    Raises:
-        Damaged: the file holds something else.
-    """
-    try:
-        return read_json(folder / RESULT, RunResult)
-    except FileNotFoundError:
-        return None
-    except Damaged as error:
-        raise error.advising("move it away to continue without it") from None
 
 
 def _record(task: Task, method: Method) -> dict[str, Any]:

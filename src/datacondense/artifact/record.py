@@ -99,7 +99,7 @@ class Record(msgspec.Struct, kw_only=True):
     def determining(self) -> dict[str, Any]:
         """What must be equal for two runs to be the same, as JSON holds it."""
         about: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        for said in ("schema", "versions", "recipe", "indices", "decoder"):  # or follows from the settings
+        for said in ("schema", "versions", "recipe", "indices", "decoder"):  # the settings imply the last
             about.pop(said, None)
         del about["method"]["reference"], about["data"]["source"]  # the same images may have moved
         return about

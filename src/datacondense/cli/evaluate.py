@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from datacondense.artifact.condensed import CondensedDataset
+from datacondense.artifact.result import run_result
 from datacondense.cli.flags import (
     DataFlags,
     JsonFlags,
@@ -20,7 +21,6 @@ from datacondense.cli.flags import (
     note_other_images,
     report_command,
 )
-from datacondense.condensing import run_result
 from datacondense.data import ImageDataset
 from datacondense.errors import printable
 from datacondense.evaluation import evaluate_recorded, require_buildable

@@ -23,7 +23,13 @@ from datacondense.methods.parts.batches import pixels_to_batch
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
 from datacondense.methods.parts.initial import Initialisation
 from datacondense.methods.parts.learned_images import LearnedImages
-from datacondense.methods.parts.networks import ON_REAL_DATA, Pool, interpolated, loaded, updates_in_epoch
+from datacondense.methods.parts.networks import (
+    Pool,
+    augmentation_of_networks,
+    interpolated,
+    loaded,
+    updates_in_epoch,
+)
 from datacondense.networks import Network
 from datacondense.training import Recipe
 
@@ -97,14 +103,16 @@ class DANCE(LearnedImages):
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         values = S.new_zeros(real.classes, 2)
 
+        def rows(c: int) -> slice:
+            return slice(c * task.ipc, (c + 1) * task.ipc)
+
         def seen(c: int, t: int, siamese: Transform) -> tuple[Tensor, Tensor]:
-            pixels = S[c * task.ipc : (c + 1) * task.ipc].clone().requires_grad_()
+            pixels = S[rows(c)].clone().requires_grad_()
             return pixels, pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)(pixels)
 
         def descend(c: int, pixels: Tensor, value: Tensor) -> None:
-            rows = slice(c * task.ipc, (c + 1) * task.ipc)
             (slope,) = torch.autograd.grad(value, pixels)
-            S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
+            S[rows(c)], velocity[rows(c)] = descent.step(S[rows(c)], velocity[rows(c)], slope)
 
         decoded = min(task.ipc * self.decoder.parts, self.synthetic_batch)
         learner = loaded(task, interpolated(first, trained, fraction))
@@ -134,16 +142,8 @@ class DANCE(LearnedImages):
 
     def networks(self, task: Task) -> Pool:
         """The pool, as drawn and after `pool_epochs`."""
-        recipe = replace(
-            ON_REAL_DATA,
-            epochs=self.pool_epochs,
-            learning_rate=self.network_learning_rate,
-            decay_at=2 / 3,
-            decay_again_at=(5 / 6,),
-            decay_factor=0.2,
-            augmentation="idc-network" if self.siamese == "idc" else self.siamese,
-            cutmix=self.cutmix,
-        )
+        recipe = Recipe.of_idc(augmentation_of_networks(self.siamese), self.cutmix)
+        recipe = replace(recipe, epochs=self.pool_epochs, learning_rate=self.network_learning_rate)
         return Pool(task, self.pool, (0, self.pool_epochs * updates_in_epoch(task, recipe)), recipe)
 
     def recipe(self, task: Task, state: State) -> Recipe:

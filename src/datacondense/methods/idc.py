@@ -24,7 +24,7 @@ from datacondense.methods.parts.batches import pixels_to_batch
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
 from datacondense.methods.parts.initial import Initialisation
 from datacondense.methods.parts.learned_images import LearnedImages
-from datacondense.methods.parts.networks import ON_REAL_DATA, train_on_real
+from datacondense.methods.parts.networks import ON_REAL_DATA, augmentation_of_networks, train_on_real
 from datacondense.networks import Network
 from datacondense.training import Recipe
 
@@ -125,9 +125,8 @@ class IDC(LearnedImages):
     @property
     def network_recipe(self) -> Recipe:
         """How the network is trained on real images."""
-        augmentation = "idc-network" if self.siamese == "idc" else self.siamese
-        return replace(ON_REAL_DATA, learning_rate=self.network_learning_rate, augmentation=augmentation,
-                       cutmix=self.cutmix)  # fmt: skip
+        return replace(ON_REAL_DATA, learning_rate=self.network_learning_rate, cutmix=self.cutmix,
+                       augmentation=augmentation_of_networks(self.siamese))  # fmt: skip
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """`Recipe.of_idc`."""

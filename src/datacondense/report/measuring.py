@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datacondense.artifact.condensed import CondensedDataset
-from datacondense.condensing import run_result
+from datacondense.artifact.result import run_result
 from datacondense.data import ImageDataset
 from datacondense.evaluation import evaluate_recorded
 from datacondense.evaluation.trials import KeptTrials

@@ -12,7 +12,7 @@ import msgspec
 
 from datacondense.artifact.card import settings_in_effect
 from datacondense.artifact.condensed import METRICS, CondensedDataset
-from datacondense.condensing import RunResult, run_result
+from datacondense.artifact.result import RunResult, run_result
 from datacondense.evaluation import Score
 from datacondense.evaluation.comparison import welch
 from datacondense.networks import describe_network, known_network

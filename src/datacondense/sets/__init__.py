@@ -10,7 +10,7 @@ import msgspec
 
 from datacondense.artifact.condensed import TENSORS, CondensedDataset
 from datacondense.artifact.record import Record
-from datacondense.condensing import RunResult
+from datacondense.artifact.result import RunResult
 from datacondense.errors import unknown_name
 from datacondense.evaluation import Score
 from datacondense.reading import Fraction, read_json

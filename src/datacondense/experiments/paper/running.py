@@ -14,7 +14,8 @@ import msgspec
 from tqdm import tqdm
 
 from datacondense.artifact.condensed import CondensedDataset, finished
-from datacondense.condensing import RunResult, condense, run_result
+from datacondense.artifact.result import RunResult, run_result
+from datacondense.condensing import condense
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import DatacondenseError
 from datacondense.evaluation import Score, evaluate_recorded

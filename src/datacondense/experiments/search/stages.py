@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from datacondense.artifact.condensed import TENSORS, CondensedDataset
-from datacondense.condensing import RunResult, condense, run_result
+from datacondense.artifact.result import RunResult, run_result
+from datacondense.condensing import condense
 from datacondense.data import ImageDataset
 from datacondense.data.splitting import stratified
 from datacondense.errors import COUNT, UsageError, unknown_name

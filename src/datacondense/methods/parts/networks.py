@@ -22,6 +22,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from datacondense.augmentation import Augmentation
 from datacondense.errors import DatacondenseError, DatacondenseWarning
 from datacondense.files import cache_folder, write_atomically
 from datacondense.learner import Learner, Observe
@@ -41,6 +42,12 @@ ON_REAL_DATA = Recipe(epochs=1, decay_factor=1.0, batch_size=64)
 
 #: Seconds between two looks for networks that another process is making.
 _PATIENCE = 0.5
+
+
+def augmentation_of_networks(siamese: Augmentation) -> Augmentation:
+    """With which networks are trained on real images where `siamese` is that of matching: IDC's leaves out
+    cutout, as CutMix is there."""
+    return "idc-network" if siamese == "idc" else siamese
 
 
 def updates_in_epoch(task: Task, recipe: Recipe) -> int:

@@ -17,7 +17,8 @@ import msgspec
 from tqdm import tqdm
 
 from datacondense.artifact.condensed import CondensedDataset, finished, unfinished
-from datacondense.condensing import condense, run_result
+from datacondense.artifact.result import run_result
+from datacondense.condensing import condense
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
 from datacondense.evaluation import evaluate_recorded
