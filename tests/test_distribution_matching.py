@@ -112,6 +112,27 @@ def test_fast_stores_mosaics_where_images_are_large_and_many(
     assert chosen == Fast(factor=factor), "nothing else depends on the images"
 
 
+@pytest.mark.parametrize(
+    ("ipc", "given", "rate"),
+    [
+        (1, None, 1.0),
+        (10, None, 1.0),
+        (11, None, 1.1),
+        (50, None, 5.0),
+        (50, 0.5, 0.5),
+        (99, None, 9.9),
+        (100, None, 10.0),
+        (200, None, 10.0),
+    ],
+)
+def test_the_rate_of_fast_rises_with_the_images_per_class(
+    ipc: int, given: float | None, rate: float, toy: ImageDataset
+) -> None:
+    chosen = Fast(image_learning_rate=given, rate_per="stored").for_data(toy, ipc)
+    assert chosen._learning_rate(ipc) == pytest.approx(rate)
+    assert Fast(image_learning_rate=None)._learning_rate(50) == 1.0, "earlier records keep their meaning"
+
+
 def test_a_step_depends_on_its_arguments_only(exact: Machine, toy, tiny_network: ConvNet) -> None:
     task, method = Task(toy, 2, tiny_network, 0, exact), DistributionMatching(iterations=9)
     state = method.init(task)

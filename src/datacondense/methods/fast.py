@@ -38,6 +38,9 @@ class Fast(DistributionMatching):
 
     name: ClassVar[str] = "fast"
 
+    image_learning_rate: float | None = None
+    """Learning rate of the images; unless given, 1 up to 10 images per class, from there on ipc / 10, and 10
+    from 100 on, as in distribution matching: the mean over more images divides the share of each."""
     siamese: Augmentation = "none"
     """`dsa` for one draw per class and step that transforms the real and the synthetic batch alike, and for
     training on the result, `dsa-digits` where images must not be flipped."""
@@ -57,10 +60,11 @@ class Fast(DistributionMatching):
         COUNT.require_of(self, "initial_epochs", "factor")
 
     def for_data(self, real: ImageDataset, ipc: int) -> Fast:
-        """With the `factor` that suits the images."""
+        """With the `factor` that suits the images, and the learning rate that suits `ipc`."""
         small = min(real.image_shape[1:]) < _MOSAIC_FROM
         few = min(map(len, real.indices_by_class)) < 5 * ipc  # a part may be held out
-        return replace(self, factor=self.factor or (1 if small or few else 2))
+        rate = self.image_learning_rate or (ipc / 10 if 10 < ipc < 100 else None)  # None: 1 below, 10 above
+        return replace(self, factor=self.factor or (1 if small or few else 2), image_learning_rate=rate)
 
     def _learning_rate(self, ipc: int) -> float:
         rate = super()._learning_rate(ipc)
