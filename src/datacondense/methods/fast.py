@@ -63,8 +63,9 @@ class Fast(DistributionMatching):
         """With the `factor` that suits the images, and the learning rate that suits `ipc`."""
         small = min(real.image_shape[1:]) < _MOSAIC_FROM
         few = min(map(len, real.indices_by_class)) < 5 * ipc  # a part may be held out
-        rate = self.image_learning_rate or (ipc / 10 if 10 < ipc < 100 else None)  # None: 1 below, 10 above
-        return replace(self, factor=self.factor or (1 if small or few else 2), image_learning_rate=rate)
+        rising = ipc / 10 if 10 < ipc < 100 else None  # elsewhere distribution matching's own: 1, or 10
+        factor, rate = self.factor or (1 if small or few else 2), self.image_learning_rate or rising
+        return replace(self, factor=factor, image_learning_rate=rate)
 
     def _learning_rate(self, ipc: int) -> float:
         rate = super()._learning_rate(ipc)
