@@ -28,9 +28,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tests are small and run in several processes; commands that a test runs may have asked for more."""
-    torch.set_num_threads(1)
+def same_start() -> None:
+    """Each test starts alike, whatever ran before it in its process: the same draws, one thread."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # tests are small and run in several processes
 
 
 @pytest.fixture
