@@ -21,8 +21,9 @@ from datacondense import DatacondenseError, Machine, RandomSelection, UsageError
 from datacondense.cli import main
 from datacondense.experiments.engine import HERE, Engine, Job, outcomes
 from datacondense.experiments.paper import Folders
+from datacondense.experiments.paper.frontier.kept import result_of
 from datacondense.experiments.paper.frontier.points import points_of
-from datacondense.experiments.paper.frontier.running import result_of, run_frontier
+from datacondense.experiments.paper.frontier.running import run_frontier
 
 WITHOUT_DASK = """
 import sys

@@ -157,11 +157,19 @@ def recorded(trials: int = 4, seed: int = 0) -> dict[str, Any]:
         return recorded_in(kept, trials, seed)
 
 
-def recorded_in(kept: KeptTrials, trials: int, seed: int = 0) -> dict[str, Any]:
+def recorded_in(kept: KeptTrials, trials: int, seed: int = 0, tested: int = 0) -> dict[str, Any]:
     train, test = toy_dataset(9), toy_dataset(90, seed=1)
     recipe = Recipe(epochs=2)
     return evaluate_recorded(
-        train, test, NETWORK, trials=trials, recipe=recipe, seed=seed, machine=MACHINE, kept=kept
+        train,
+        test,
+        NETWORK,
+        trials=trials,
+        recipe=recipe,
+        seed=seed,
+        machine=MACHINE,
+        kept=kept,
+        tested=tested,
     )[1]
 
 
@@ -194,6 +202,29 @@ def test_a_stopped_evaluation_goes_on_with_the_networks_that_are_missing(
     for what in ("accuracies", "class_accuracies", "confusion"):
         assert again[what] == whole[what]
     assert tested == 9
+    assert "2 of 4 networks are done; continuing" in capsys.readouterr().err
+    assert not list(cache.glob("evaluation*"))
+
+
+def test_networks_tested_another_time_are_left_out(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = recorded()
+    original = Learner.predicted
+    stops = iter([False, True])
+
+    def stopped(*arguments, **settings):
+        if next(stops, False):
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(Learner, "predicted", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recorded_in(KeptTrials(), 4, tested=1)
+    with KeptTrials() as kept:
+        others = recorded_in(kept, 4, tested=1)
+    assert others["accuracies"] == whole["accuracies"][1:]
+    assert others["class_accuracies"] == whole["class_accuracies"][1:]
     assert "2 of 4 networks are done; continuing" in capsys.readouterr().err
     assert not list(cache.glob("evaluation*"))
 

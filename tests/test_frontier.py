@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from datacondense import (
+    CondensedDataset,
     ConvNet,
     DistributionMatching,
     Fast,
@@ -30,14 +31,16 @@ from datacondense.cli import main
 from datacondense.cli.flags import MachineFlags
 from datacondense.cli.frontier import FrontierFlags
 from datacondense.errors import DatacondenseError, UsageError
+from datacondense.evaluation import evaluating
 from datacondense.evaluation.protocols import PROTOCOLS
 from datacondense.experiments.paper import Folders
 from datacondense.experiments.paper.frontier import points as points_module
 from datacondense.experiments.paper.frontier import running
 from datacondense.experiments.paper.frontier.estimate import estimate_frontier
+from datacondense.experiments.paper.frontier.kept import fewer_networks, result_of, set_folder
 from datacondense.experiments.paper.frontier.page import draw_frontier, frontier_points, frontier_section
 from datacondense.experiments.paper.frontier.points import Point, described, parse_method, points_of
-from datacondense.experiments.paper.frontier.running import result_of, run_frontier
+from datacondense.experiments.paper.frontier.running import run_frontier
 from datacondense.experiments.paper.tables import DATA, Images
 from datacondense.files import is_ours
 from datacondense.machine.processor import hardware
@@ -146,7 +149,9 @@ def test_one_run_goes_on_from_budget_to_budget(
     for result, minutes in ((first, SHORT), (second, LONG)):
         assert 60 * minutes <= result["seconds"] == result["condensed"]["seconds"] < 60 * minutes + 9
         assert result["measured"]["n"] == 1
-        assert result["stored"] == {"images": 10, "bytes": 10 * 64 * 4}
+        kept = CondensedDataset.load(set_folder(short if result is first else long, folders))
+        images = {"images": 10, "bytes": 10 * 64 * 4, "fingerprint": kept.data.fingerprint}
+        assert result["stored"] == images
         assert result["run"].keys() >= {"command", "commit", "hardware", "seed", "date"}
     assert "digits, 1 per class, distribution-matching(" in capsys.readouterr().out
     monkeypatch.setattr(running, "condense", lambda *a, **k: pytest.fail("condensed again"))
@@ -154,6 +159,57 @@ def test_one_run_goes_on_from_budget_to_budget(
     (other,) = asked(LEARNS, minutes=(LONG,), trials=2)  # the set is kept: only networks are trained
     run_frontier([other], folders, machine)
     assert found(other, folders)["condensed"] == second["condensed"]
+
+
+def test_networks_are_added_to_those_fewer_networks(
+    folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[range] = []
+    original = evaluating._tested
+
+    def counted(data: Any, test: Any, network: Any, trials: range, *others: Any) -> Any:
+        trained.append(trials)
+        return original(data, test, network, trials, *others)
+
+    monkeypatch.setattr(evaluating, "_tested", counted)
+    one, three, four = (asked(LEARNS, minutes=(SHORT,), trials=n)[0] for n in (1, 3, 4))
+    whole = replace(folders, results=folders.results / "others")
+    run_frontier([four], whole, machine)
+    whole_first, trained[:] = found(four, whole), []
+    run_frontier([one], folders, machine)
+    first = found(one, folders)
+    (rest, all_three) = (estimate_frontier([three], place, machine)[0] for place in (folders, whole))
+    assert rest == pytest.approx(2 / 3 * all_three), "the set is there"
+    run_frontier([three], folders, machine)
+    run_frontier([four], folders, machine)
+    last = found(four, folders)
+    assert trained == [range(1), range(1, 3), range(3, 4)]
+    assert last["measured"] == whole_first["measured"]
+    assert [(one["networks"], one["run"]["seconds"] > 0) for one in last["earlier"]] == [(1, True), (2, True)]
+    assert last["earlier"][0]["run"] == first["run"]
+    assert [path.stem for path in (folders.results / "frontier").iterdir()] == [four.id]
+    assert estimate_frontier([four, three], folders, machine)[0] == 0.0
+
+
+def test_networks_on_another_set_are_not_added(
+    folders: Folders, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (asked(RandomSelection(), trials=n)[0] for n in (1, 2))
+    run_frontier([one], folders, machine)
+    path, first = result_of(one, folders), found(one, folders)
+    assert path is not None
+    for told in ({"fingerprint": "that of another"}, {}):
+        path.write_text(json.dumps(first | {"stored": first["stored"] | {"fingerprint": None} | told}))
+        assert fewer_networks(two, folders) is None
+        run_frontier([two], folders, machine)
+        second = found(two, folders)
+        assert (second["measured"]["n"], second["earlier"]) == (2, [])
+        assert path.exists(), "it has what is nowhere else"
+        (folders.results / "frontier" / f"{two.id}.json").unlink()
+    path.write_text(json.dumps(first | {"earlier": [{"networks": 1, "run": {}}]}))
+    with pytest.raises(DatacondenseError, match="1 of 1 curves failed"):
+        run_frontier([two], folders, machine)
+    assert f"{path} is damaged" in capsys.readouterr().err
 
 
 def test_a_smaller_budget_asked_for_later_has_a_run_of_its_own(folders: Folders, machine: Machine) -> None:

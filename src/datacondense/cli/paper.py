@@ -15,8 +15,9 @@ from datacondense.experiments.engine import HERE, Engine
 from datacondense.experiments.paper.book import book, write_book
 from datacondense.experiments.paper.estimate import estimate_time
 from datacondense.experiments.paper.frontier.estimate import estimate_frontier
+from datacondense.experiments.paper.frontier.kept import result_of
 from datacondense.experiments.paper.frontier.page import frontier_section
-from datacondense.experiments.paper.frontier.running import require_time_of_its_own, result_of, run_frontier
+from datacondense.experiments.paper.frontier.running import require_time_of_its_own, run_frontier
 from datacondense.experiments.paper.running import Folders, run_table
 from datacondense.experiments.paper.tables import SCALES, TABLES
 from datacondense.files import require_ours, require_writable_folder, write_atomically

@@ -149,11 +149,15 @@ def evaluate_recorded(
     seed: int,
     machine: Machine,
     kept: KeptTrials,
+    tested: int = 0,
     progress: bool | None = None,
 ) -> tuple[Score, dict[str, Any]]:
     """`evaluate`, and the score as JSON can hold it with the recipe and the circumstances of the run.
 
     Continues where the same evaluation was stopped: `kept` has it by code, settings and machine.
+
+    Args:
+        tested: so many of the trials were done another time; they are left out of all that is returned.
     """
     circumstances, started = provenance(machine), time.perf_counter()
     data, recipe = _images(training), recipe or _recipe(training)
@@ -168,16 +172,17 @@ def evaluate_recorded(
             "network": [describe_network(network), layers],  # a user's code may have changed under its name
             "recipe": recipe.record(),
             "seed": seed,
+            "tested": tested,
         },
         trials,
     )
-    if done.accuracies:
+    missing = range(tested + len(done.accuracies), trials)
+    if missing.start:
         tqdm.write(
-            f"{len(done.accuracies)} of {trials} networks are done; continuing with the untested ones",
+            f"{missing.start} of {trials} networks are done; continuing with the untested ones",
             file=sys.stderr,
         )
     earlier = done.seconds
-    missing = range(len(done.accuracies), trials)
     for found in _tested(data, test, network, missing, recipe, seed, machine, progress):
         done.add(found)
         done.seconds = earlier + time.perf_counter() - started

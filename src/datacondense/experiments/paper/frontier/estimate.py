@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
+from datacondense.artifact.condensed import finished
 from datacondense.experiments.paper.estimate import condensing_seconds, evaluation_seconds
+from datacondense.experiments.paper.frontier.kept import Earlier, fewer_networks, result_of, set_folder
 from datacondense.experiments.paper.frontier.points import Curve, Point
-from datacondense.experiments.paper.frontier.running import result_of
 from datacondense.experiments.paper.running import Folders
 from datacondense.machine import Machine
 from datacondense.machine.processor import hardware
@@ -26,13 +28,16 @@ def estimate_frontier(points: Sequence[Point], folders: Folders, machine: Machin
     for point in points:
         curve, needed = point.curve, 0.0
         if not result_of(point, folders):
-            needed = pace * evaluation_seconds(point.cell, machine)
+            before = fewer_networks(point, folders)
+            missing = point.trials - (len(before.accuracies) if before else 0)
+            needed = pace * evaluation_seconds(replace(point.cell, trials=missing), machine)
+            made = finished(set_folder(point, folders))
             if point.minutes is not None:
                 from_here = reached.get(curve, 0.0)
-                needed += max(0.0, 60 * point.minutes - from_here)
+                needed += 0.0 if made else max(0.0, 60 * point.minutes - from_here)
                 reached[curve] = max(from_here, 60 * point.minutes)
             elif (work := curve.sets.work_id(curve.seed)) not in shared:
-                needed += pace * condensing_seconds(curve.sets, machine)
+                needed += 0.0 if made else pace * condensing_seconds(curve.sets, machine)
                 shared.add(work)
         elif point.minutes is not None:
             reached[curve] = 60 * point.minutes
@@ -48,16 +53,19 @@ class _Evaluation(msgspec.Struct):
 
 class _Result(msgspec.Struct):
     run: _Evaluation
+    earlier: list[Earlier] = []
 
 
 def _pace(points: Sequence[Point], folders: Folders, machine: Machine) -> float:
     """What the evaluation of finished points took here, as a multiple of what is expected of it."""
     here = (hardware(machine.device), machine.precision)
-    taken = [
-        (run.seconds, evaluation_seconds(point.cell, machine))
-        for point in points
-        if (path := result_of(point, folders))
-        and ((run := read_json(path, _Result).run).hardware, run.precision) == here
-    ]
+    taken = []
+    for point in points:
+        if path := result_of(point, folders):
+            result = read_json(path, _Result)
+            if (result.run.hardware, result.run.precision) == here:
+                networks = point.trials - sum(one["networks"] for one in result.earlier)
+                expected = evaluation_seconds(replace(point.cell, trials=networks), machine)
+                taken.append((result.run.seconds, expected))
     found, expected = map(sum, zip(*taken, strict=True)) if taken else (1.0, 1.0)
     return found / expected

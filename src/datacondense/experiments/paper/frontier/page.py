@@ -13,8 +13,8 @@ import msgspec
 
 from datacondense.evaluation import Score
 from datacondense.evaluation.protocols import PROTOCOLS, ProtocolName
+from datacondense.experiments.paper.frontier.kept import FRONTIER
 from datacondense.experiments.paper.frontier.points import described
-from datacondense.experiments.paper.frontier.running import FRONTIER
 from datacondense.experiments.paper.measured import Run, read_method, read_runs
 from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.experiments.plots import figure, save

@@ -21,10 +21,17 @@ from datacondense.artifact.result import run_result
 from datacondense.condensing import condense
 from datacondense.data import DataSplits, load_dataset
 from datacondense.errors import DatacondenseError, UsageError
-from datacondense.evaluation import evaluate_recorded
+from datacondense.evaluation import Score, evaluate_recorded
 from datacondense.evaluation.comparison import image_bytes
 from datacondense.evaluation.trials import KeptTrials
 from datacondense.experiments.engine import HERE, Engine, Job, outcomes
+from datacondense.experiments.paper.frontier.kept import (
+    FRONTIER,
+    fewer_networks,
+    result_of,
+    result_path,
+    set_folder,
+)
 from datacondense.experiments.paper.frontier.points import Curve, Point
 from datacondense.experiments.paper.running import Folders
 from datacondense.files import exclusive, write_json
@@ -35,15 +42,6 @@ from datacondense.methods.parts.whole_set import whole_set_network
 from datacondense.progress import Progress
 from datacondense.reading import Amount, read_json
 from datacondense.stopping import stoppable
-
-#: Where the points are, in the folder of results.
-FRONTIER = "frontier"
-
-
-def result_of(point: Point, folders: Folders) -> Path | None:
-    """The result of a point; None where there is none."""
-    path = folders.results / FRONTIER / f"{point.id}.json"
-    return path if path.exists() else None
 
 
 def require_time_of_its_own(engine: Engine) -> None:
@@ -136,25 +134,32 @@ def _measure_all(machine: Machine, folders: Folders, points: Sequence[Point]) ->
 def _measure(point: Point, folders: Folders, machine: Machine) -> str:
     made = _condensed(point, folders, machine)
     condensed, data, cell = made.condensed, _data(point.curve.sets.data), point.cell
+    before = fewer_networks(point, folders)
+    accuracies = before.accuracies if before else ()
     with KeptTrials() as kept:
-        score, evaluation = evaluate_recorded(
+        added, evaluation = evaluate_recorded(
             condensed, data.test, cell.network, trials=point.trials, recipe=cell.recipe,
-            seed=point.curve.seed, machine=machine, kept=kept,
+            seed=point.curve.seed, machine=machine, kept=kept, tested=len(accuracies),
         )  # fmt: skip
-        (folders.results / FRONTIER).mkdir(parents=True, exist_ok=True)
+        score, path = Score(accuracies + added.accuracies), result_path(point, folders)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(
-            folders.results / FRONTIER / f"{point.id}.json",
+            path,
             {
                 "measured": {"mean": score.mean, "std": score.std, "n": point.trials,
                              "accuracies": score.accuracies},
                 "seconds": made.seconds,
-                "stored": {"images": len(condensed), "bytes": image_bytes(condensed)},
+                "stored": {"images": len(condensed), "bytes": image_bytes(condensed),
+                           "fingerprint": condensed.data.fingerprint},
                 "configuration": point.configuration(),
                 "data": data.train.description,
                 "condensed": made.run,
+                "earlier": before.earlier if before else [],
                 "run": evaluation["run"],
             },
         )  # fmt: skip
+    if before:
+        before.path.unlink(missing_ok=True)  # all of it is in the new one
     return f"{point.title}: {score} after {made.seconds:,.0f} s"
 
 
@@ -171,9 +176,8 @@ class _Made:
 
 def _condensed(point: Point, folders: Folders, machine: Machine) -> _Made:
     """What a curve has at a point: kept from earlier, or made by continuing its run."""
-    curve, minutes = point.curve, point.minutes
-    sets, folder = curve.sets, folders.runs / curve.id
-    kept = folder / ("selection" if minutes is None else f"{minutes:g}-minutes")
+    curve, minutes, kept = point.curve, point.minutes, set_folder(point, folders)
+    sets, folder = curve.sets, kept.parent
     caches = folders.runs / f"{sets.work_id(curve.seed)}-caches"
     features = 0.0
     if isinstance(sets.method, TrainedSelection):
