@@ -209,7 +209,9 @@ def test_networks_on_another_set_are_not_added(
     path.write_text(json.dumps(first | {"earlier": [{"networks": 1, "run": {}}]}))
     with pytest.raises(DatacondenseError, match="1 of 1 curves failed"):
         run_frontier([two], folders, machine)
-    assert f"{path} is damaged" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{path} is damaged" in told
+    assert "move it away to test all networks again" in told
 
 
 def test_a_smaller_budget_asked_for_later_has_a_run_of_its_own(folders: Folders, machine: Machine) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from datacondense.artifact.condensed import CondensedDataset, finished
 from datacondense.experiments.paper.frontier.points import Point
 from datacondense.experiments.paper.running import Folders
-from datacondense.reading import Fraction, read_json
+from datacondense.reading import Damaged, Fraction, read_json
 
 #: Where the points are, in the folder of results.
 FRONTIER = "frontier"
@@ -56,13 +56,19 @@ def fewer_networks(point: Point, folders: Folders) -> Fewer | None:
     """The first networks of a point, by the result of the same point with the most fewer trials.
 
     None where there is no such result, or where it is not known to be of the set that is kept.
+
+    Raises:
+        Damaged: the result holds something else.
     """
     folder = set_folder(point, folders)
     fewer = (result_of(replace(point, trials=n), folders) for n in range(point.trials - 1, 0, -1))
     path = next(filter(None, fewer), None)
     if path is None or not finished(folder):
         return None
-    found = read_json(path, _Result)
+    try:
+        found = read_json(path, _Result)
+    except Damaged as error:
+        raise error.advising("move it away to test all networks again") from None
     if CondensedDataset.load(folder).data.fingerprint != found.stored.fingerprint:
         return None
     accuracies = tuple(found.measured.accuracies)
