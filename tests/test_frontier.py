@@ -135,7 +135,7 @@ def test_one_run_goes_on_from_budget_to_budget(
     assert found(other, folders)["condensed"] == second["condensed"]
 
 
-def test_networks_are_added_to_those_fewer_networks(
+def test_networks_are_added_to_those_tested_before(
     folders: Folders, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[range] = []
@@ -159,7 +159,7 @@ def test_networks_are_added_to_those_fewer_networks(
     last = found(four, folders)
     assert trained == [range(1), range(1, 3), range(3, 4)]
     assert last["measured"] == whole_first["measured"]
-    assert [(one["networks"], one["run"]["seconds"] > 0) for one in last["earlier"]] == [(1, True), (2, True)]
+    assert [one["networks"] for one in last["earlier"]] == [1, 2]
     assert last["earlier"][0]["run"] == first["run"]
     assert [path.stem for path in (folders.results / "frontier").iterdir()] == [four.id]
     assert estimate_frontier([four, three], folders, machine)[0] == 0.0
