@@ -13,7 +13,7 @@ from datacondense.experiments.paper.frontier.page import SHOWN
 from datacondense.experiments.paper.frontier.points import Point, parse_method, points_of
 from datacondense.experiments.paper.tables import DATA
 from datacondense.methods import METHODS
-from datacondense.networks import split_networks
+from datacondense.networks import parse_network, split_networks
 
 N = TypeVar("N", int, float)
 
@@ -36,6 +36,10 @@ class FrontierFlags:
     methods: Annotated[
         str, arg(metavar="METHOD,…", help="With settings, if need be: 'herding(feature_epochs=4)'.")
     ] = ",".join(_COMPARED)
+    network: Annotated[
+        str | None,
+        arg(metavar="NETWORK", help="The condensing network; unless given, the usual one of each method."),
+    ] = None
     protocol: Annotated[
         str, arg(metavar="|".join(SHOWN), help="How networks are trained on the sets (docs/comparing.md).")
     ] = "paper"
@@ -62,6 +66,7 @@ class FrontierFlags:
             protocol,
             self.trials,
             self.seed,
+            parse_network(self.network) if self.network else None,
         )
 
 

@@ -14,7 +14,7 @@ from datacondense.errors import UsageError, unknown_name
 from datacondense.evaluation.protocols import PROTOCOLS, ProtocolName
 from datacondense.experiments.paper.cells import Cell, Sets, named
 from datacondense.methods import METHODS, Method, as_method
-from datacondense.networks import ConvNet
+from datacondense.networks import ConvNet, Network
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,12 @@ def points_of(
     protocol: ProtocolName,
     trials: int,
     seed: int,
+    network: Network | None = None,
 ) -> list[Point]:
     """All of them: curve after curve, and along each by time.
+
+    Args:
+        network: to condense with; by default the usual one of each method.
 
     Raises:
         UsageError: a method that cannot be stopped by the clock.
@@ -100,7 +104,7 @@ def points_of(
                 "leave it out of --methods"
             )
     curves = [
-        Curve(Sets(name, method, ipc, method.default_network), seed)
+        Curve(Sets(name, method, ipc, network or method.default_network), seed)
         for name in data
         for ipc in ipcs
         for method in methods
