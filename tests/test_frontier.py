@@ -318,6 +318,8 @@ def test_the_page_has_a_table_by_time_and_a_plot(tmp_path: Path) -> None:
     written(tmp_path, long, 0.75, 1234.5)
     written(tmp_path, short, 0.625, 12)
     written(tmp_path, selected, 0.5, 0.1)
+    (wide,) = points_of(["digits"], [1], [LEARNS], [LONG], "paper", 1, 0, ConvNet(width=5))
+    written(tmp_path, wide, 0.5, 2000)
     page = frontier_section(tmp_path)
     rows = [line for line in page.splitlines() if line.endswith("| a machine |")]
     spec = described(LEARNS)
@@ -325,6 +327,7 @@ def test_the_page_has_a_table_by_time_and_a_plot(tmp_path: Path) -> None:
         "| random | 0 | 50.0 ± 1.0 % (n = 2) | a machine |",
         f"| {spec} | 12 | 62.5 ± 1.0 % (n = 2) | a machine |",
         f"| {spec} | 1,234 | 75.0 ± 1.0 % (n = 2) | a machine |",
+        f"| {spec} on convnet(width=5) | 2,000 | 50.0 ± 1.0 % (n = 2) | a machine |",
     ]
     assert "### digits, 1 image per class, 2,560 bytes" in page
     draw_frontier(frontier_points(tmp_path), tmp_path / "frontier-paper.png")
@@ -365,6 +368,8 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| random | 1 | " in capsys.readouterr().out
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
+    assert main([*few, "--network", "convnet(width=5)", "--dry-run"]) == 0
+    assert "distribution-matching(real_batch=8) on convnet(width=5), 0.002 min: to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -377,6 +382,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--methods herdin", "did you mean 'herding'"),
         ("--protocol dd-ranking", "unknown protocol of paper frontier"),
         ("--trials 0", "--trials must be at least 1"),
+        ("--network convnt", "did you mean 'convnet'"),
         ("--workers 2", "needs the machine for itself"),
     ],
 )

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from datacondense.errors import DatacondenseWarning
-from datacondense.machine.winograd import winograd
 from datacondense.stopping import at_once
 
 #: A warning of PyTorch where the compiler inspects augmented images.
@@ -44,11 +43,7 @@ class Compiled:
         """
         self.network, self.told = network, told
         self.plain: Callable[..., Any] = lambda *inputs: compute(network, *inputs)
-
-        def fast(*inputs: object) -> Any:
-            with winograd():
-                return compute(network, *inputs, **only_compiled)
-
+        fast: Any = lambda *inputs: compute(network, *inputs, **only_compiled)  # noqa: E731, def is type-checked
         # PyTorch stops compiling code that it has compiled 8 times; so each network has code of its own.
         fast.__code__ = fast.__code__.replace()
         # With PyTorch's own random numbers, dropout is the same as without compilation.

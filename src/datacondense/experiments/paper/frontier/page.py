@@ -14,7 +14,7 @@ import msgspec
 from datacondense.evaluation import Score
 from datacondense.evaluation.protocols import PROTOCOLS, ProtocolName
 from datacondense.experiments.paper.frontier.kept import FRONTIER
-from datacondense.experiments.paper.frontier.points import described
+from datacondense.experiments.paper.frontier.points import curve_title, described
 from datacondense.experiments.paper.measured import Run, read_method, read_runs
 from datacondense.experiments.paper.tables import CLASSES, DATA
 from datacondense.experiments.plots import figure, save
@@ -157,6 +157,7 @@ def _plot_name(protocol: str) -> str:
 class _Sets(msgspec.Struct):
     method: dict[str, Any]
     ipc: int
+    network: str
 
 
 class _Configuration(msgspec.Struct):
@@ -197,8 +198,8 @@ def _of_frontier(path: Path) -> Measured:
     about = found.configuration
     method = read_method(path, about.condensed.method)
     return Measured(
-        about.protocol, _named(about.data, found.data.jpeg), about.condensed.ipc, described(method),
-        not method.steps, found.seconds, Score(found.measured.accuracies), found.stored.bytes,
+        about.protocol, _named(about.data, found.data.jpeg), about.condensed.ipc,
+        curve_title(method, about.condensed.network), not method.steps, found.seconds, Score(found.measured.accuracies), found.stored.bytes,
         found.condensed.hardware,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from datacondense.errors import UsageError, unknown_name
 from datacondense.evaluation.protocols import PROTOCOLS, ProtocolName
 from datacondense.experiments.paper.cells import Cell, Sets, named
 from datacondense.methods import METHODS, Method, as_method
-from datacondense.networks import ConvNet, Network
+from datacondense.networks import ConvNet, Network, describe_network
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Point:
         """For people."""
         sets = self.curve.sets
         budget = "" if self.minutes is None else f", {self.minutes:g} min"
-        return f"{sets.data}, {sets.ipc} per class, {described(sets.method)}{budget}"
+        curve = curve_title(sets.method, describe_network(sets.network))
+        return f"{sets.data}, {sets.ipc} per class, {curve}{budget}"
 
     def configuration(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
@@ -149,3 +150,9 @@ def described(method: Method) -> str:
         if name != "iterations" and value != default.get(name)
     ]
     return f"{method.name}({','.join(changed)})" if changed else method.name
+
+
+def curve_title(method: Method, network: str) -> str:
+    """What a curve is called: its method, and the condensing network where it is not the usual one."""
+    usual = describe_network(method.default_network)
+    return described(method) + (f" on {network}" if network != usual else "")
