@@ -369,7 +369,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
     assert main([*few, "--network", "convnet(width=5)", "--dry-run"]) == 0
-    assert "distribution-matching(real_batch=8) on convnet(width=5), 0.002 min: to do" in capsys.readouterr().out
+    assert "(real_batch=8) on convnet(width=5), 0.002 min: to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,8 @@ def _of_frontier(path: Path) -> Measured:
     method = read_method(path, about.condensed.method)
     return Measured(
         about.protocol, _named(about.data, found.data.jpeg), about.condensed.ipc,
-        curve_title(method, about.condensed.network), not method.steps, found.seconds, Score(found.measured.accuracies), found.stored.bytes,
-        found.condensed.hardware,
+        curve_title(method, about.condensed.network), not method.steps, found.seconds,
+        Score(found.measured.accuracies), found.stored.bytes, found.condensed.hardware,
     )  # fmt: skip
 
 
