@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 import datacondense as dc
 from conftest import toy_dataset
 from datacondense.artifact.condensed import CHECKPOINT, METRICS, TENSORS
-from datacondense.errors import UsageError
-from datacondense.methods import DatasetDistillation, DistributionMatching, Herding
+from datacondense.errors import DatacondenseWarning, UsageError
+from datacondense.methods import DatasetDistillation, DistributionMatching, Herding, Task
+from datacondense.stopping import Terminated, check_stop
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,47 @@ def test_a_finished_timed_run_of_other_settings_is_refused(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="real_batch"):
         condense(toy_dataset(), other, minutes=1, out=tmp_path / "run", resume=True)
     assert not (tmp_path / "run" / CHECKPOINT).exists(), "a refused request leaves the run finished"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        dc.DANCE(pool=1, pool_epochs=10**6, siamese="none", factor=1),
+        dc.AccDD(pool=1, pool_epochs=10**6, siamese="none", factor=1),
+        dc.TrajectoryMatching(max_start_epoch=10**4, augmentation="none"),
+    ],
+    ids=lambda method: method.name,
+)
+def test_networks_that_take_longer_than_the_minutes_end_with_them(method: dc.Method, tmp_path: Path) -> None:
+    with pytest.warns(DatacondenseWarning, match="before its first step took all the time"):
+        condensed = condense(toy_dataset(), method, minutes=0.01, out=tmp_path / "run")
+    assert condensed.record["method"]["settings"]["iterations"] == 0
+    assert torch.equal(condensed.images, condense(toy_dataset(), method, minutes=0).images)
+
+
+def test_networks_that_were_not_finished_in_time_are_made_with_more_of_it(tmp_path: Path) -> None:
+    method = dc.DANCE(iterations=2, pool=2, pool_epochs=2, siamese="none", factor=1)
+    at_once = condense(toy_dataset(), method, minutes=10)
+
+    def out_of_time(self: dc.DANCE, task: Task) -> None:
+        self.networks(task).weights(0, 0)
+        raise Terminated
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dc.DANCE, "prepare", out_of_time)
+        with pytest.warns(DatacondenseWarning):
+            begun = condense(toy_dataset(), method, minutes=10, out=tmp_path / "run")
+    assert begun.record["method"]["settings"]["iterations"] == 0
+    more = condense(toy_dataset(), method, minutes=10, out=tmp_path / "run", resume=True)
+    assert torch.equal(more.images, at_once.images)
+
+
+def test_a_stop_while_networks_are_made_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        dc.DANCE, "prepare", lambda self, task: (signal.raise_signal(signal.SIGTERM), check_stop())
+    )
+    with pytest.raises(Terminated):
+        condense(toy_dataset(), dc.DANCE(siamese="none", factor=1), minutes=10)
 
 
 @pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf")])

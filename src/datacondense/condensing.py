@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
 from datacondense.decoders import MultiFormation
-from datacondense.errors import COUNT, FRACTION, DatacondenseError, Range, UsageError
+from datacondense.errors import COUNT, FRACTION, DatacondenseError, DatacondenseWarning, Range, UsageError
 from datacondense.estimating import disk
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
@@ -34,7 +36,7 @@ from datacondense.ranks import Ranks
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots
-from datacondense.stopping import check_stop, stoppable
+from datacondense.stopping import Terminated, check_stop, stop_when, stoppable
 from datacondense.training import Recipe
 from datacondense.validating import PATIENCE, Stood, Validation
 
@@ -80,8 +82,9 @@ def condense(
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
-            iterations are done before; 0 gives what the run begins with. The artifact says how many were
-            done, and is that of a run of so many iterations.
+            iterations are done before; 0 gives what the run begins with, and so do too few for the networks
+            that a method trains first. The artifact says how many were done, and is that of a run of so many
+            iterations.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
             the time. The artifact has the newest images unless they did worse in the last comparison, or
@@ -199,6 +202,11 @@ def _condensed(
         reached = Reached(0, state, (), 0.0, first, Stood(state.images) if validation else None)
     reached = begun_together(ranks, reached, method, machine)
     started -= reached.seconds
+
+    def over() -> bool:
+        return limit < math.inf and time.perf_counter() - started >= limit
+
+    prepared = ranks.of_first(reached.done == method.steps or over() or _prepared(method, seen, over))
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
             if board:
@@ -206,8 +214,7 @@ def _condensed(
                 board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
                 stood = reached.stood
-                over = limit < math.inf and ranks.of_first(time.perf_counter() - started) >= limit
-                if over or (stood and stood.failed >= PATIENCE):
+                if not prepared or ranks.of_first(over()) or (stood and stood.failed >= PATIENCE):
                     break
                 check_stop()
                 state, metrics = _step(method, seen, reached.state, k)
@@ -243,6 +250,22 @@ def _condensed(
                 run.keep(reached, stop)
             raise
     return condensed
+
+
+def _prepared(method: Method, task: Task, over: Callable[[], bool]) -> bool:
+    """Make what the steps need, and say whether that was done before time was `over`."""
+    try:
+        with stop_when(over):
+            method.prepare(task)
+    except Terminated:
+        check_stop()  # a signal, which stays noted
+        late = (
+            f"what {method.name} makes before its first step took all the time; the images are those it "
+            "began with. Networks that are finished are kept, so that more minutes (--resume) continue there"
+        )
+        warnings.warn(late, DatacondenseWarning, stacklevel=2)
+        return False
+    return True
 
 
 def _limit(minutes: float | None, method: Method) -> float:

@@ -17,8 +17,8 @@ from types import FrameType
 #: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
 _noted: int | None = None
 _at_once = 0
-#: Of the `stop_when` blocks: whether the work is over.
-_over: list[Callable[[], bool]] = []
+#: Of the `stop_when` blocks: their threads, and whether the work there is over.
+_over: list[tuple[int, Callable[[], bool]]] = []
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,7 +29,7 @@ def check_stop() -> None:
     """A safe point: raise `Terminated` or `KeyboardInterrupt` if a signal has been noted."""
     if _noted is not None:
         raise Terminated if _noted == signal.SIGTERM else KeyboardInterrupt
-    if any(over() for over in _over):
+    if any(thread == threading.get_ident() and over() for thread, over in _over):
         raise Terminated
 
 
@@ -69,14 +69,15 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def stop_when(over: Callable[[], bool]) -> Iterator[None]:
-    """Inside the block, `check_stop` also raises `Terminated` once `over()` is true: for work in a thread,
-    which no signal reaches.
+    """Inside the block, in this thread, `check_stop` also raises `Terminated` once `over()` is true: for work
+    that no signal reaches, or that must end by a time.
     """
-    _over.append(over)
+    entry = threading.get_ident(), over
+    _over.append(entry)
     try:
         yield
     finally:
-        _over.remove(over)
+        _over.remove(entry)
 
 
 @contextmanager

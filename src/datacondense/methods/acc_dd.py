@@ -11,7 +11,6 @@ from datacondense.errors import COUNT, Range
 from datacondense.learner import Learner
 from datacondense.methods.base import Task
 from datacondense.methods.idc import IDC
-from datacondense.methods.parts.image_optimisers import Moving
 from datacondense.methods.parts.networks import Pool, loaded, perturbed, updates_in_epoch
 
 
@@ -42,10 +41,9 @@ class AccDD(IDC):
         Range(0, 1).require_of(self, "least_perturbation")
         Range(self.least_perturbation, 1).require_of(self, "most_perturbation")
 
-    def init(self, task: Task) -> Moving:
-        """S before the first iteration, and its momentum; the pool is made first."""
+    def prepare(self, task: Task) -> None:
+        """The pool."""
         self.networks(task).make()
-        return super().init(task)
 
     def passes(self, task: Task) -> int:
         """Those of IDC and of the pool."""

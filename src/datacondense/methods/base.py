@@ -174,6 +174,10 @@ class Method(ABC):
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
 
+    def prepare(self, task: Task) -> None:  # noqa: B027, most have nothing to do
+        """Make what the steps need and what takes long, such as a pool of networks; after `init`. When the
+        minutes of the run have passed, it is broken off between two batches, and no step is taken."""
+
     @property
     def default_network(self) -> Network:
         """The condensing network where none is named: the paper's, unless a method says otherwise."""

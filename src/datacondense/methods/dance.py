@@ -86,10 +86,9 @@ class DANCE(LearnedImages):
         """Cuts the f² images out of each stored one."""
         return MultiFormation(self.factor)
 
-    def init(self, task: Task) -> Moving:
-        """S before the first iteration, and its momentum; the pool is made first."""
+    def prepare(self, task: Task) -> None:
+        """The pool."""
         self.networks(task).make()
-        return super().init(task)
 
     def step(  # type: ignore[override]
         self, task: Task, state: Moving, k: int

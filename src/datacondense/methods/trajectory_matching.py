@@ -94,6 +94,10 @@ class TrajectoryMatching(Method):
         size = images.new_tensor(self.step_size)
         return Paced(images, balanced_labels(task), torch.zeros_like(images), size, torch.zeros_like(size))
 
+    def prepare(self, task: Task) -> None:
+        """The first expert; a step makes one more, as long as some are missing."""
+        self.pool(task, 1).make()
+
     def step(  # type: ignore[override]
         self, task: Task, state: Paced, k: int
     ) -> tuple[Paced, dict[str, float]]:
