@@ -6,10 +6,11 @@ from __future__ import annotations
 import signal
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from datacondense.stopping import Terminated, at_once, check_stop, pause, stoppable
+from datacondense.stopping import Terminated, at_once, check_stop, pause, stop_when, stoppable
 
 KINDS = [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
 
@@ -109,6 +110,17 @@ def test_what_others_make_another_error_of_there_is_the_signal() -> None:
             raise ImportError("initialization failed") from stopped
     with pytest.raises(ImportError), stoppable(), at_once():
         raise ImportError("an error of its own")
+
+
+def test_work_that_is_over_stops_in_its_own_thread_alone() -> None:
+    over = [False]
+    with stop_when(lambda: over[0]), ThreadPoolExecutor(1) as elsewhere:
+        check_stop()
+        over[0] = True
+        elsewhere.submit(check_stop).result()
+        with pytest.raises(Terminated):
+            check_stop()
+    check_stop()
 
 
 def test_outside_the_block_handlers_are_those_of_before() -> None:
