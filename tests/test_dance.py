@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import toy_dataset
-from datacondense import DANCE, ConvNet, Machine, Recipe, UsageError, condense, evaluate
+from datacondense import DANCE, ConvNet, FastAugmented, Machine, Recipe, UsageError, condense, evaluate
 from datacondense.augmentation import augment
 from datacondense.methods import Task
 from datacondense.networks import freeze_batchnorm
@@ -155,3 +155,27 @@ def test_a_stopped_run_continues_to_the_same_bytes_and_its_set_can_be_trained_on
 def test_settings_out_of_range_are_refused(settings: dict) -> None:
     with pytest.raises(UsageError, match=next(iter(settings)).replace("_", " ")):
         DANCE(**settings)
+
+
+def test_fast_augmented_is_dance_on_a_narrow_network_with_other_settings() -> None:
+    machine = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=False)
+    few = FastAugmented(iterations=2, pool=1, pool_epochs=1, factor=1)
+    narrow = condense(toy_dataset(), 2, few, machine=machine)
+    assert narrow.record["network"] == "convnet(width=32)"
+    assert narrow.recipe == Recipe.of_idc("dsa"), "that of the augmented protocol"
+    dance = DANCE(
+        iterations=2, factor=1, pool=1, pool_epochs=1, real_batch=256, image_learning_rate=0.25, siamese="dsa"
+    )
+    assert torch.equal(
+        narrow.images, condense(toy_dataset(), 2, dance, ConvNet(width=32), machine=machine).images
+    )
+
+
+@pytest.mark.parametrize(
+    ("ipc", "given", "rate"), [(1, None, 0.25), (10, None, 0.25), (50, None, 1.25), (50, 2.0, 2.0)]
+)
+def test_the_rate_of_fast_augmented_rises_with_the_images_per_class(
+    ipc: int, given: float | None, rate: float
+) -> None:
+    settings = FastAugmented(image_learning_rate=given).effective(ipc, 1000, (1, 28, 28), None)
+    assert settings["image_learning_rate"] == rate

@@ -46,7 +46,7 @@ def run(
         arg(
             metavar="NETWORK",
             help=f"The condensing network: {KNOWN_NETWORKS}.",
-            help_behavior_hint="(default: convnet; of fast, convnet(width=32))",
+            help_behavior_hint="(default: convnet; of fast and fast-augmented, convnet(width=32))",
         ),
     ] = None,
     minutes: Annotated[

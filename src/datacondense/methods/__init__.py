@@ -10,6 +10,7 @@ from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.dream import DREAM
 from datacondense.methods.dsa import DSA
 from datacondense.methods.fast import Fast
+from datacondense.methods.fast_augmented import FastAugmented
 from datacondense.methods.forgetting import Forgetting
 from datacondense.methods.gradient_matching import GradientMatching
 from datacondense.methods.herding import Herding
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
         DCC,
         DistributionMatching,
         Fast,
+        FastAugmented,
         IDC,
         DREAM,
         AccDD,
@@ -82,6 +84,7 @@ __all__ = [
     "DatasetDistillation",
     "DistributionMatching",
     "Fast",
+    "FastAugmented",
     "Forgetting",
     "GradientMatching",
     "Herding",
