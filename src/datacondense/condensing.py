@@ -20,14 +20,14 @@ from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
 from datacondense.decoders import MultiFormation
-from datacondense.errors import COUNT, FRACTION, DatacondenseError, DatacondenseWarning, Range, UsageError
+from datacondense.errors import COUNT, FRACTION, DatacondenseWarning, Range, UsageError
 from datacondense.estimating import disk
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
 from datacondense.machine.provenance import provenance, versions
 from datacondense.methods import Method, State, Task, as_method, default_method
 from datacondense.methods.base import Chosen
-from datacondense.methods.contract import misfit
+from datacondense.methods.contract import checked_init, checked_step
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
 from datacondense.progress.board import Board
@@ -195,9 +195,7 @@ def _condensed(
     minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
     task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
     if reached is None and not ranks.helps:
-        state = method.init(seen)
-        _require_contract(method, seen, state, None, "init")
-        _require_finite(state, {}, 0)
+        state = checked_init(method, seen)
         first = _snapshots(Snapshots(), task, state, 0, every)
         reached = Reached(0, state, (), 0.0, first, Stood(state.images) if validation else None)
     reached = begun_together(ranks, reached, method, machine)
@@ -217,7 +215,7 @@ def _condensed(
                 if not prepared or ranks.of_first(over()) or (stood and stood.failed >= PATIENCE):
                     break
                 check_stop()
-                state, metrics = _step(method, seen, reached.state, k)
+                state, metrics = checked_step(method, seen, reached.state, k)
                 if validation and stood:
                     stood, accuracies = validation.checked(stood, state, k + 1)
                     metrics |= accuracies
@@ -366,37 +364,3 @@ def _snapshots(before: Snapshots, task: Task, state: State, done: int, every: in
     if not every or done % every:
         return before
     return before.with_one(done, task.real.denormalise(state.images))
-
-
-def _step(method: Method, task: Task, before: State, k: int) -> tuple[State, dict[str, float]]:
-    """The method's step k, with its contract checked."""
-    found = method.step(task, before, k)
-    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
-        raise _broken(method, f"step {k}", f"a {type(found).__name__}; expected a state and metrics")
-    state, metrics = found
-    _require_contract(method, task, state, before, f"step {k}")
-    for name, value in metrics.items():
-        if not isinstance(value, int | float):
-            raise _broken(method, f"step {k}", f"{name} as {type(value).__name__}; expected a number")
-    _require_finite(state, metrics, k)
-    return state, metrics
-
-
-def _require_contract(method: Method, task: Task, state: State, before: State | None, place: str) -> None:
-    if wrong := misfit(task, state, before):
-        raise _broken(method, place, wrong)
-
-
-def _broken(method: Method, place: str, found: str) -> DatacondenseError:
-    return DatacondenseError(f"method '{method.name}' breaks its contract: {place} returned {found}")
-
-
-def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
-    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if not torch.isfinite(state.images).all():
-        broken.append("synthetic images")
-    if broken:
-        raise DatacondenseError(
-            f"{', '.join(broken)} became infinite or NaN in iteration {k}; stopped with the state before it. "
-            "A lower image or network learning rate usually helps"
-        )

@@ -1,7 +1,9 @@
-"""What a condensed set must be between two steps, whether a method returned it or a checkpoint had it."""
+"""What a condensed set must be between two steps, whether a method returned it or a checkpoint had it; and a
+method's `init` and `step` with that checked."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,8 @@ import torch
 from torch import Tensor
 
 from datacondense.data.images import improbable
-from datacondense.methods.base import State, Task
+from datacondense.errors import DatacondenseError
+from datacondense.methods.base import Method, State, Task
 
 
 def misfit(task: Task, state: Any, like: State | None = None) -> str | None:
@@ -20,6 +23,56 @@ def misfit(task: Task, state: Any, like: State | None = None) -> str | None:
     earlier state `like`. Whether numbers are finite is another question.
     """
     return next(_misfits(task, state, like), None)
+
+
+def checked_init(method: Method, task: Task) -> State:
+    """The method's first state.
+
+    Raises:
+        DatacondenseError: it is not what it must be, or not finite.
+    """
+    state = method.init(task)
+    _require_contract(method, task, state, None, "init")
+    _require_finite(state, {}, 0)
+    return state
+
+
+def checked_step(method: Method, task: Task, before: State, k: int) -> tuple[State, dict[str, float]]:
+    """The method's step k.
+
+    Raises:
+        DatacondenseError: it is not what it must be, or something became infinite or NaN.
+    """
+    found = method.step(task, before, k)
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
+        raise _broken(method, f"step {k}", f"a {type(found).__name__}; expected a state and metrics")
+    state, metrics = found
+    _require_contract(method, task, state, before, f"step {k}")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float):
+            raise _broken(method, f"step {k}", f"{name} as {type(value).__name__}; expected a number")
+    _require_finite(state, metrics, k)
+    return state, metrics
+
+
+def _require_contract(method: Method, task: Task, state: State, before: State | None, place: str) -> None:
+    if wrong := misfit(task, state, before):
+        raise _broken(method, place, wrong)
+
+
+def _broken(method: Method, place: str, found: str) -> DatacondenseError:
+    return DatacondenseError(f"method '{method.name}' breaks its contract: {place} returned {found}")
+
+
+def _require_finite(state: State, metrics: dict[str, float], k: int) -> None:
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not torch.isfinite(state.images).all():
+        broken.append("synthetic images")
+    if broken:
+        raise DatacondenseError(
+            f"{', '.join(broken)} became infinite or NaN in iteration {k}; stopped with the state before it. "
+            "A lower image or network learning rate usually helps"
+        )
 
 
 def _misfits(task: Task, state: Any, like: State | None) -> Iterator[str]:
