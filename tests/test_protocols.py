@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_the_recipes_of_the_protocols() -> None:
         assert PROTOCOLS["paper"].recipe(known_as) == Recipe.of_paper(known_as)
     idc = PROTOCOLS["augmented"].recipe("cifar10")
     assert (idc.epochs, idc.batch_size, idc.augmentation, idc.cutmix) == (1000, 64, "dsa", 0.5)
+    assert PROTOCOLS["augmented"].recipe("mnist") == replace(idc, augmentation="dsa-digits", cutmix=0.0)
     rates = [idc.learning_rate_in(epoch) for epoch in (0, 666, 667, 833, 834, 999)]
     assert rates == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.0004, 0.0004])
     for name in ("augmented", "dd-ranking"):

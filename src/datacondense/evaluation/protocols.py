@@ -25,14 +25,15 @@ class Protocol:
 
         `paper`: `Recipe.of_paper`. `augmented`: as in the evaluation of IDC (Kim et al., ICML 2022), 1000
         epochs in batches of 64, a fifth of the learning rate after two thirds and again after five sixths,
-        siamese augmentation, and CutMix of every other batch; digits are not flipped. Differs from IDC: each
-        image undergoes one of DSA's six operations, cutout among them (theirs: colour and flip always, then
-        one of crop, scale and rotation, and no cutout beside CutMix). `dd-ranking`: DD-Ranking's settings for
-        hard labels, 1000 epochs with DSA's augmentation, a tenth of the learning rate after half of them.
+        siamese augmentation, and CutMix of every other batch, but on MNIST; digits are not flipped. Differs
+        from IDC: each image undergoes one of DSA's six operations, cutout among them (theirs: colour and flip
+        always, then one of crop, scale and rotation, and no cutout beside CutMix). `dd-ranking`: DD-Ranking's
+        settings for hard labels, 1000 epochs with DSA's augmentation, a tenth of the learning rate after half
+        of them.
         """
         dsa: Augmentation = "dsa-digits" if known_as in UNFLIPPED else "dsa"
         if self.name == "augmented":
-            return Recipe.of_idc(dsa)
+            return Recipe.of_idc(dsa, cutmix=0.0 if known_as == "mnist" else 0.5)
         return Recipe.of_paper(known_as, dsa if self.name == "dd-ranking" else "none")
 
 
