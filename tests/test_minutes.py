@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from conftest import toy_dataset
 from datacondense.artifact.condensed import CHECKPOINT, METRICS, TENSORS
 from datacondense.errors import DatacondenseWarning, UsageError
 from datacondense.methods import DatasetDistillation, DistributionMatching, Herding, Task
-from datacondense.stopping import Terminated, check_stop
+from datacondense.stopping import Terminated, check_stop, pause
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +87,7 @@ def test_networks_that_were_not_finished_in_time_are_made_with_more_of_it(tmp_pa
     method = dc.DANCE(iterations=2, pool=2, pool_epochs=2, siamese="none", factor=1)
     at_once = condense(toy_dataset(), method, minutes=10)
 
-    def out_of_time(self: dc.DANCE, task: Task) -> None:
+    def out_of_time(self: dc.DANCE, task: Task, k: int) -> None:
         self.networks(task).weights(0, 0)
         raise Terminated
 
@@ -99,9 +100,26 @@ def test_networks_that_were_not_finished_in_time_are_made_with_more_of_it(tmp_pa
     assert torch.equal(more.images, at_once.images)
 
 
+@dataclass(frozen=True)
+class Endless(DistributionMatching):
+    """What its third step needs is never there."""
+
+    def prepare(self, task: Task, k: int) -> None:
+        while k == 2:
+            pause(0.01)
+
+
+def test_what_a_later_step_needs_ends_with_the_minutes_too(tmp_path: Path) -> None:
+    method = Endless(real_batch=4, siamese="none")
+    condensed = condense(toy_dataset(), method, minutes=0.05, out=tmp_path / "run")
+    assert condensed.record["method"]["settings"]["iterations"] == 2
+    counted = DistributionMatching(iterations=2, real_batch=4, siamese="none")
+    assert torch.equal(condensed.images, condense(toy_dataset(), counted).images)
+
+
 def test_a_stop_while_networks_are_made_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        dc.DANCE, "prepare", lambda self, task: (signal.raise_signal(signal.SIGTERM), check_stop())
+        dc.DANCE, "prepare", lambda self, task, k: (signal.raise_signal(signal.SIGTERM), check_stop())
     )
     with pytest.raises(Terminated):
         condense(toy_dataset(), dc.DANCE(siamese="none", factor=1), minutes=10)

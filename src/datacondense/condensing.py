@@ -204,7 +204,6 @@ def _condensed(
     def over() -> bool:
         return limit < math.inf and time.perf_counter() - started >= limit
 
-    prepared = ranks.of_first(reached.done == method.steps or over() or _prepared(method, seen, over))
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
             if board:
@@ -212,7 +211,9 @@ def _condensed(
                 board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
                 stood = reached.stood
-                if not prepared or ranks.of_first(over()) or (stood and stood.failed >= PATIENCE):
+                if stood and stood.failed >= PATIENCE:
+                    break
+                if not ranks.of_first(not over() and _prepared(method, seen, k, over)):
                     break
                 check_stop()
                 state, metrics = checked_step(method, seen, reached.state, k)
@@ -250,18 +251,20 @@ def _condensed(
     return condensed
 
 
-def _prepared(method: Method, task: Task, over: Callable[[], bool]) -> bool:
-    """Make what the steps need, and say whether that was done before time was `over`."""
+def _prepared(method: Method, task: Task, k: int, over: Callable[[], bool]) -> bool:
+    """Make what step k needs, and say whether that was done before time was `over`."""
     try:
         with stop_when(over):
-            method.prepare(task)
+            method.prepare(task, k)
     except Terminated:
         check_stop()  # a signal, which stays noted
-        late = (
-            f"what {method.name} makes before its first step took all the time; the images are those it "
-            "began with. Networks that are finished are kept, so that more minutes (--resume) continue there"
-        )
-        warnings.warn(late, DatacondenseWarning, stacklevel=2)
+        if k == 0:
+            warnings.warn(
+                f"what {method.name} makes before its first step took all the time; the images are those it "
+                "began with. Networks that are finished are kept, so that more minutes (--resume) go on there",
+                DatacondenseWarning,
+                stacklevel=2,
+            )
         return False
     return True
 

@@ -41,7 +41,7 @@ class AccDD(IDC):
         Range(0, 1).require_of(self, "least_perturbation")
         Range(self.least_perturbation, 1).require_of(self, "most_perturbation")
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, task: Task, k: int) -> None:
         """The pool."""
         self.networks(task).make()
 

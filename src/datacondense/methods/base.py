@@ -174,9 +174,9 @@ class Method(ABC):
     def init(self, task: Task) -> State:
         """The condensed set before the first step."""
 
-    def prepare(self, task: Task) -> None:  # noqa: B027, most have nothing to do
-        """Make what the steps need and what takes long, such as a pool of networks; after `init`. When the
-        minutes of the run have passed, it is broken off between two batches, and no step is taken."""
+    def prepare(self, task: Task, k: int) -> None:  # noqa: B027, most have nothing to do
+        """Make what step k needs and what takes long, such as a pool of networks. When the minutes of the run
+        have passed, it is broken off between two batches, and the step is not taken."""
 
     @property
     def default_network(self) -> Network:

@@ -86,7 +86,7 @@ class DANCE(LearnedImages):
         """Cuts the f² images out of each stored one."""
         return MultiFormation(self.factor)
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, task: Task, k: int) -> None:
         """The pool."""
         self.networks(task).make()
 

@@ -94,16 +94,15 @@ class TrajectoryMatching(Method):
         size = images.new_tensor(self.step_size)
         return Paced(images, balanced_labels(task), torch.zeros_like(images), size, torch.zeros_like(size))
 
-    def prepare(self, task: Task) -> None:
-        """The first expert; a step makes one more, as long as some are missing."""
-        self.pool(task, 1).make()
+    def prepare(self, task: Task, k: int) -> None:
+        """One more expert, as long as some are missing."""
+        self.pool(task, min(k + 1, self.experts)).make()
 
     def step(  # type: ignore[override]
         self, task: Task, state: Paced, k: int
     ) -> tuple[Paced, dict[str, float]]:
         """One student: D = ‖θ̂_{t+N} − θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖², one step on images and α."""
-        pool, expert = self.pool(task, min(k + 1, self.experts)), k % self.experts
-        pool.make()
+        pool, expert = self.pool(task, self.experts), k % self.experts
         t = int(torch.randint(self.max_start_epoch, (), generator=task.stream("start epoch", k)))
         student = pool.learner(expert, pool.stages[t])  # θ*_t
         student.freeze_norms(task.mixed_batches(16, k))
