@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
 
 from conftest import toy_dataset
 from datacondense import (
+    DSA,
+    IDC,
     ConvNet,
     DistributionMatching,
+    Fast,
     GradientMatching,
     ImageDataset,
     Learner,
     Machine,
+    Method,
     Recipe,
+    TrajectoryMatching,
+    condense,
 )
 from datacondense.augmentation import Drawn, draw
+from datacondense.data.source import Source
 from datacondense.methods import Task
 from datacondense.randomness import global_stream, stream
 from plain import double_backward
@@ -179,3 +189,29 @@ def test_training_is_augmented_by_dsa_too(exact: Machine) -> None:
     assert seen[0].shape == images.shape
     differing = sum(not any(torch.allclose(row, image.double()) for image in images) for row in seen[0])
     assert differing >= 4
+
+
+@pytest.mark.parametrize(
+    "method", [DSA, DistributionMatching, IDC, TrajectoryMatching, partial(Fast, siamese="dsa")]
+)
+def test_digits_known_by_name_are_not_flipped(method: Callable[[], Method]) -> None:
+    def settings(name: str, source: Source | None = None) -> dict[str, object]:
+        return asdict(method().for_data(replace(toy_dataset(), name=name, source=source), 1))
+
+    others = settings("others")
+    assert "dsa" in others.values()
+    expected = {key: "dsa-digits" if value == "dsa" else value for key, value in others.items()}
+    for digits in ("mnist", "svhn", "usps", "digits"):
+        assert settings(digits) == expected
+        assert settings(digits, Source(f"/photos/{digits}")) == others, "a folder of one's own"
+
+
+def test_the_record_and_the_recipe_of_digits_say_how_they_were_augmented() -> None:
+    digits, method = replace(toy_dataset(), name="mnist"), DistributionMatching(iterations=1, real_batch=4)
+    machine = Machine(torch.device("cpu"), "float32", micro_batch=8)
+    found = condense(digits, 1, method, ConvNet(width=3, depth=1), machine=machine)
+    without = replace(method, siamese="dsa-digits")
+    assert found.record["method"]["settings"]["siamese"] == found.recipe.augmentation == "dsa-digits"
+    assert torch.equal(
+        found.images, condense(digits, 1, without, ConvNet(width=3, depth=1), machine=machine).images
+    )

@@ -16,6 +16,9 @@ from datacondense.errors import unknown_name
 
 Augmentation = Literal["none", "crop-scale-rotate", "crop-noise", "dsa", "dsa-digits", "idc", "idc-network"]
 
+#: Datasets, by `ImageDataset.known_as`, whose images change their meaning when they are flipped.
+UNFLIPPED = frozenset({"mnist", "svhn", "usps", "digits"})
+
 #: Images n c h w → as many of the same size.
 Transform = Callable[[Tensor], Tensor]
 
@@ -37,6 +40,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 #: DSA's: parts of a side (crop, cutout), a factor, degrees, and the widths of the colour ranges.
 DSA_CROP, DSA_CUTOUT, DSA_SCALE, DSA_DEGREES = 0.125, 0.5, 1.2, 15.0
 DSA_BRIGHTNESS, DSA_SATURATION, DSA_CONTRAST = 1.0, 2.0, 0.5
+
+
+def suited(strategy: Augmentation, known_as: str | None) -> Augmentation:
+    """`strategy`, without flips for the datasets known as `UNFLIPPED`."""
+    return "dsa-digits" if strategy == "dsa" and known_as in UNFLIPPED else strategy
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ def _prepared(method: Method, task: Task, k: int, over: Callable[[], bool]) -> b
         if k == 0:
             warnings.warn(
                 f"what {method.name} makes before its first step took all the time; the images are those it "
-                "began with. Networks that are finished are kept, so that more minutes (--resume) go on there",
+                "began with. Networks that are finished are kept, so more minutes (--resume) go on there",
                 DatacondenseWarning,
                 stacklevel=2,
             )

@@ -16,6 +16,7 @@ from datacondense.artifact.condensed import CondensedDataset
 from datacondense.artifact.constants import CIFAR100_OF_OTHERS, PUBLISHED, Statistics
 from datacondense.artifact.published import Published, read_published, zca_whitened
 from datacondense.artifact.record import IMPORTED, SCHEMA, decoder_record
+from datacondense.augmentation import suited
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.images import improbable
 from datacondense.decoders import MultiFormation
@@ -266,9 +267,8 @@ def _balanced(path: Path, labels: Int[Tensor, " n"], real: ImageDataset) -> int:
 
 
 def _recipe(found: Published, real: ImageDataset) -> Recipe:
-    digits = real.known_as in ("mnist", "svhn", "usps", "digits")
     augmented = found.layout in ("pair", "images")
-    recipe = Recipe.of_paper(real.known_as, ("dsa-digits" if digits else "dsa") if augmented else "none")
+    recipe = Recipe.of_paper(real.known_as, suited("dsa", real.known_as) if augmented else "none")
     return recipe if found.learning_rate is None else replace(recipe, learning_rate=found.learning_rate)
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from datacondense.augmentation import Augmentation
+from datacondense.augmentation import suited
 from datacondense.training import Recipe
 
 ProtocolName = Literal["paper", "augmented", "dd-ranking"]
-
-#: Datasets, by `ImageDataset.known_as`, whose images change their meaning when they are flipped.
-UNFLIPPED = frozenset({"mnist", "svhn", "usps", "digits"})
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Protocol:
         settings for hard labels, 1000 epochs with DSA's augmentation, a tenth of the learning rate after half
         of them.
         """
-        dsa: Augmentation = "dsa-digits" if known_as in UNFLIPPED else "dsa"
+        dsa = suited("dsa", known_as)
         if self.name == "augmented":
             return Recipe.of_idc(dsa, cutmix=0.0 if known_as == "mnist" else 0.5)
         return Recipe.of_paper(known_as, dsa if self.name == "dd-ranking" else "none")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from datacondense.augmentation import Augmentation, Transform, draw, untouched
+from datacondense.augmentation import Augmentation, Transform, draw, suited, untouched
 from datacondense.data.images import ImageDataset, ImageShape
 from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.errors import UsageError
@@ -24,6 +24,8 @@ from datacondense.progress import Progress
 from datacondense.randomness import global_stream, stream
 from datacondense.ranks import ALONE, Ranks
 from datacondense.training import Recipe
+
+M = TypeVar("M", bound="Method")
 
 #: Images of which BatchNorm takes its statistics at once: 16 of each of ten classes.
 _MIXED_BATCH = 160
@@ -165,10 +167,11 @@ class Method(ABC):
     def steps(self) -> int:
         """How often `step` is called: K for gradient matching, 0 for a selection."""
 
-    def for_data(self, real: ImageDataset, ipc: int) -> Method:
+    def for_data(self: M, real: ImageDataset, ipc: int) -> M:
         """The method that is run, and recorded, for these images: where a default that shapes the set
-        depends on them, with its value."""
-        return self
+        depends on them, with its value; and with `augmentation.suited` for every setting that is `dsa`."""
+        strategy = suited("dsa", real.known_as)
+        return replace(self, **{f.name: strategy for f in fields(self) if getattr(self, f.name) == "dsa"})
 
     @abstractmethod
     def init(self, task: Task) -> State:

@@ -23,8 +23,7 @@ from datacondense.methods.parts.learned_images import LearnedImages
 class DistributionMatching(LearnedImages):
     """Learns images whose features, averaged over a class, agree with those of real images.
 
-    Defaults are those of the authors' code. Differs from it: BatchNorm has frozen statistics of real images,
-    and digits are flipped unless `siamese` says otherwise.
+    Defaults are those of the authors' code. Differs from it: BatchNorm has frozen statistics of real images.
     """
 
     name: ClassVar[str] = "distribution-matching"
@@ -43,8 +42,8 @@ class DistributionMatching(LearnedImages):
     batchnorm_batch: int = 16
     """Real images per class in the mixed batch that sets the statistics of BatchNorm."""
     siamese: Augmentation = "dsa"
-    """One draw per class and step transforms the real and the synthetic batch alike; `dsa-digits` where
-    images must not be flipped. Networks are trained on the result with the same augmentation."""
+    """One draw per class and step transforms the real and the synthetic batch alike, and networks are trained
+    on the result with the same augmentation; `dsa-digits`, which known digits get, does not flip."""
     initialisation: Initialisation = "real"
     """The images at first: randomly chosen real ones as in the authors' code, noise, or a selection."""
 

@@ -23,4 +23,4 @@ class DSA(GradientMatching):
     """S at first: randomly chosen real images as in the authors' code, those of a selection, or noise."""
     siamese: Augmentation = "dsa"
     """One draw per class and matching transforms the real and the synthetic batch alike, and networks train
-    with it, in the inner loop and on the result; `dsa-digits` where images must not be flipped."""
+    with it, in the inner loop and on the result; `dsa-digits`, which known digits get, does not flip."""

@@ -8,7 +8,7 @@ smaller ones where images are large enough.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +21,8 @@ from datacondense.methods.base import Task
 from datacondense.methods.distribution_matching import DistributionMatching
 from datacondense.methods.parts.initial import Initialisation, initial_images
 from datacondense.networks import ConvNet, Network
+
+F = TypeVar("F", bound="Fast")
 
 #: Pixels of the shorter side from which images are stored as mosaics; smaller ones lose more by being halved
 #: than they gain by being four times as many.
@@ -43,7 +45,7 @@ class Fast(DistributionMatching):
     from 100 on, as in distribution matching: the mean over more images divides the share of each."""
     siamese: Augmentation = "none"
     """`dsa` for one draw per class and step that transforms the real and the synthetic batch alike, and for
-    training on the result, `dsa-digits` where images must not be flipped."""
+    training on the result; `dsa-digits`, which known digits get, does not flip."""
     initialisation: Initialisation = "herding"
     """The images at first: those of a selection, randomly chosen real ones, or noise."""
     initial_epochs: int | None = 1
@@ -59,13 +61,13 @@ class Fast(DistributionMatching):
         super().__post_init__()
         COUNT.require_of(self, "initial_epochs", "factor")
 
-    def for_data(self, real: ImageDataset, ipc: int) -> Fast:
-        """With the `factor` that suits the images, and the learning rate that suits `ipc`."""
+    def for_data(self: F, real: ImageDataset, ipc: int) -> F:
+        """Also with the `factor` that suits the images, and the learning rate that suits `ipc`."""
         small = min(real.image_shape[1:]) < _MOSAIC_FROM
         few = min(map(len, real.indices_by_class)) < 5 * ipc  # a part may be held out
         rising = ipc / 10 if 10 < ipc < 100 else None  # elsewhere distribution matching's own: 1, or 10
         factor, rate = self.factor or (1 if small or few else 2), self.image_learning_rate or rising
-        return replace(self, factor=factor, image_learning_rate=rate)
+        return replace(super().for_data(real, ipc), factor=factor, image_learning_rate=rate)
 
     def _learning_rate(self, ipc: int) -> float:
         rate = super()._learning_rate(ipc)

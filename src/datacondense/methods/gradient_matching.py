@@ -67,7 +67,7 @@ class GradientMatching(LearnedImages):
     siamese: Augmentation = field(default="none", metadata={"earlier": "none"})
     """`dsa` for differentiable siamese augmentation (Zhao, Bilen, ICML 2021): one draw per class and matching
     transforms the real and the synthetic batch alike, and networks train with it, in the inner loop and on
-    the result; `dsa-digits` where images must not be flipped."""
+    the result; `dsa-digits`, which known digits get, does not flip."""
     distance: Distance = "paper"
     """D: between gradients; mse and cos are there to compare."""
 

@@ -68,7 +68,7 @@ class IDC(LearnedImages):
     """One draw per class and matching transforms the real and the synthetic batch alike. Networks train with
     it on real images, but with `idc-network` for `idc`."""
     augmentation: Augmentation = "dsa"
-    """Augmentation of training on the result; `dsa-digits` where images must not be flipped."""
+    """Augmentation of training on the result; `dsa-digits`, which known digits get, does not flip."""
 
     def __post_init__(self) -> None:
         COUNT.require_of(self, "iterations", "matchings", "factor", "real_batch", "synthetic_batch",

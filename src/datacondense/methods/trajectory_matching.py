@@ -70,7 +70,7 @@ class TrajectoryMatching(Method):
     step_size_rate: float = 1e-5
     """Learning rate of α."""
     augmentation: Augmentation = "dsa"
-    """Of experts, students and training on the result; `dsa-digits` where images must not be flipped."""
+    """Of experts, students and training on the result; `dsa-digits`, which known digits get, flips none."""
     initialisation: Initialisation = "real"
     """The images at first: randomly chosen real ones as in the authors' code, those of a selection, or
     noise."""
