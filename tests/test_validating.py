@@ -16,6 +16,7 @@ from datacondense.artifact.condensed import METRICS, TENSORS
 from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods import Method, State, Task
 from datacondense.methods.base import balanced_labels
+from datacondense.stopping import pause
 from datacondense.validating import PATIENCE, Stood, Validation
 
 NETWORK = dc.ConvNet(width=3, depth=1)
@@ -125,6 +126,28 @@ def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
     condense(Stopping(), validation=0.3, out=tmp_path / "whole")
     for name in (TENSORS, METRICS):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_check_that_time_ends_takes_its_iteration_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = replace(Fading(), iterations=128)
+    with monkeypatch.context() as patched:
+        accuracy = Validation._accuracy
+
+        def endless(self: Validation, state: State, decoder: MultiFormation, epochs: int, done: int) -> float:
+            while done == 128:
+                pause(0.01)
+            return accuracy(self, state, decoder, epochs, done)
+
+        patched.setattr(Validation, "_accuracy", endless)
+        condense(Fading(), validation=0.3, minutes=0.1, out=tmp_path / "timed")
+    rows = (tmp_path / "timed" / METRICS).read_text().splitlines()
+    assert len(rows) == 127
+    condense(counted, validation=0.3, minutes=9, out=tmp_path / "timed", resume=True)
+    condense(counted, validation=0.3, out=tmp_path / "whole")
+    for name in (TENSORS, METRICS):
+        assert (tmp_path / "timed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @dataclass(frozen=True)

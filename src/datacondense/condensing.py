@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from datacondense.ranks import Ranks
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots
-from datacondense.stopping import Terminated, check_stop, stop_when, stoppable
+from datacondense.stopping import check_stop, in_time, stoppable
 from datacondense.training import Recipe
 from datacondense.validating import PATIENCE, Stood, Validation
 
@@ -218,7 +219,11 @@ def _condensed(
                 check_stop()
                 state, metrics = checked_step(method, seen, reached.state, k)
                 if validation and stood:
-                    stood, accuracies = validation.checked(stood, state, k + 1)
+                    check = partial(validation.checked, stood, state, k + 1)
+                    found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
+                    if found is None:  # without its check the iteration does not count
+                        break
+                    stood, accuracies = found
                     metrics |= accuracies
                 row = {"iteration": k, **metrics}
                 snapshots = _snapshots(reached.snapshots, task, state, k + 1, every)
@@ -253,20 +258,21 @@ def _condensed(
 
 def _prepared(method: Method, task: Task, k: int, over: Callable[[], bool]) -> bool:
     """Make what step k needs, and say whether that was done before time was `over`."""
-    try:
-        with stop_when(over):
-            method.prepare(task, k)
-    except Terminated:
-        check_stop()  # a signal, which stays noted
-        if k == 0:
-            warnings.warn(
-                f"what {method.name} makes before its first step took all the time; the images are those it "
-                "began with. Networks that are finished are kept, so more minutes (--resume) go on there",
-                DatacondenseWarning,
-                stacklevel=2,
-            )
-        return False
-    return True
+
+    def made() -> bool:
+        method.prepare(task, k)
+        return True
+
+    if in_time(over, made):
+        return True
+    if k == 0:
+        warnings.warn(
+            f"what {method.name} makes before its first step took all the time; the images are those it "
+            "began with. Networks that are finished are kept, so more minutes (--resume) go on there",
+            DatacondenseWarning,
+            stacklevel=2,
+        )
+    return False
 
 
 def _limit(minutes: float | None, method: Method) -> float:

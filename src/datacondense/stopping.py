@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: The first signal of the outermost `stoppable` block; how many `at_once` blocks are open.
 _noted: int | None = None
@@ -78,6 +81,16 @@ def stop_when(over: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _over.remove(entry)
+
+
+def in_time(over: Callable[[], bool], work: Callable[[], T]) -> T | None:
+    """What `work` returns; None where it was broken off at a safe point because `over()` became true."""
+    try:
+        with stop_when(over):
+            return work()
+    except Terminated:
+        check_stop()  # a signal, which stays noted
+        return None
 
 
 @contextmanager
