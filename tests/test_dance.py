@@ -35,20 +35,21 @@ def plain(task: Task, method: DANCE, rate: float) -> torch.Tensor:
     epochs = method.pool_epochs * max(1, len(real) // 64)
     for k in range(method.iterations):
         draws = task.stream("network of the pool", k)
-        number = int(torch.randint(method.pool, (), generator=draws))
-        part = float(torch.rand((), generator=draws))
-        first, trained = (method.networks(task).weights(number, stage) for stage in (0, epochs))
-        expert = task.fresh_learner(0).module
-        expert.load_state_dict(trained)
-        between = task.fresh_learner(0).module
-        with torch.no_grad():
-            for name, value in between.named_parameters():
-                value.copy_((1 - part) * first[name] + part * trained[name])
+        between, expert = task.fresh_learner(k).module, task.fresh_learner(0).module
+        made = method.made(k)
+        if made:
+            number = int(torch.randint(made, (), generator=draws))
+            part = float(torch.rand((), generator=draws))
+            first, trained = (method.networks(task, k).weights(number, stage) for stage in (0, epochs))
+            expert.load_state_dict(trained)
+            with torch.no_grad():
+                for name, value in between.named_parameters():
+                    value.copy_((1 - part) * first[name] + part * trained[name])
         for network in (between, expert):
             freeze_batchnorm(network, task.mixed_batches(16, k))
         for c in range(real.classes):
             rows = slice(c * ipc, (c + 1) * ipc)
-            for t in range(1 + method.calibrations):
+            for t in range(1 + (method.calibrations if made else 0)):
                 transform = task.siamese(method.siamese, k, t, c)
                 x = pixels[rows].clone().requires_grad_()
                 synthetic = quarters(x, method.factor)
@@ -96,6 +97,23 @@ def test_dance_equals_the_plain_method(
     assert (steps(task, given) - plain(task, given, 0.3)).abs().max() < 1e-9
 
 
+def test_a_growing_pool_equals_the_plain_method_too(exact: Machine) -> None:
+    task = Task(toy_dataset(60), 2, ConvNet(width=3, depth=2), 7, exact)
+    method = FastAugmented(iterations=6, pool=2, pool_after=1, pool_epochs=1, factor=1, real_batch=7)
+    assert [method.made(k) for k in range(6)] == [0, 1, 1, 1, 2, 2]
+    assert (steps(task, method) - plain(task, method, 0.25)).abs().max() < 1e-9
+
+
+def test_networks_of_a_growing_pool_are_made_before_they_are_needed(exact: Machine) -> None:
+    task = Task(toy_dataset(60), 1, ConvNet(width=3, depth=1), 8, exact)
+    method = FastAugmented(pool=3, pool_after=32, pool_epochs=1)
+    kept = method.networks(task, 0)._folder
+    for k, made in [(0, 0), (31, 0), (32, 1), (127, 1), (128, 2), (511, 2), (512, 3), (10_000, 3)]:
+        method.prepare(task, k)
+        assert len(list(kept.glob("*.safetensors"))) == made
+    assert replace(method, pool_after=0).made(0) == 3
+
+
 def test_the_pool_is_trained_with_a_falling_rate(exact: Machine) -> None:
     real = toy_dataset(60)  # an epoch is one update
     task = Task(real, 1, ConvNet(width=3, depth=1), 3, exact)
@@ -113,7 +131,7 @@ def test_the_pool_is_trained_with_a_falling_rate(exact: Machine) -> None:
             for name, value in network.named_parameters():
                 velocity[name] = 0.9 * velocity[name] + value.grad + 5e-4 * value
                 value -= rate * velocity[name]
-    first, trained = (method.networks(task).weights(0, stage) for stage in (0, 6))
+    first, trained = (method.networks(task, 0).weights(0, stage) for stage in (0, 6))
     for name, value in network.named_parameters():
         assert (trained[name] - value).abs().max() < 1e-12, name
         assert (first[name] - value).abs().max() > 1e-6, name
@@ -157,9 +175,14 @@ def test_settings_out_of_range_are_refused(settings: dict) -> None:
         DANCE(**settings)
 
 
+def test_the_steps_before_a_pool_are_0_or_more() -> None:
+    with pytest.raises(UsageError, match="pool after"):
+        FastAugmented(pool_after=-1)
+
+
 def test_fast_augmented_is_dance_on_a_narrow_network_with_other_settings() -> None:
     machine = Machine(torch.device("cpu"), "float32", micro_batch=8, compile=False)
-    few = FastAugmented(iterations=2, pool=1, pool_epochs=1, factor=1)
+    few = FastAugmented(iterations=2, pool=1, pool_after=0, pool_epochs=1, factor=1)
     narrow = condense(toy_dataset(), 2, few, machine=machine)
     assert narrow.record["network"] == "convnet(width=32)"
     assert narrow.recipe == Recipe.of_idc("dsa"), "that of the augmented protocol"

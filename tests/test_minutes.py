@@ -88,7 +88,7 @@ def test_networks_that_were_not_finished_in_time_are_made_with_more_of_it(tmp_pa
     at_once = condense(toy_dataset(), method, minutes=10)
 
     def out_of_time(self: dc.DANCE, task: Task, k: int) -> None:
-        self.networks(task).weights(0, 0)
+        self.networks(task, k).weights(0, 0)
         raise Terminated
 
     with pytest.MonkeyPatch.context() as patched:

@@ -73,7 +73,7 @@ class DANCE(LearnedImages):
     """One draw per class and step transforms the real and the synthetic batch alike. The pool is trained with
     it, but with `idc-network` for `idc`."""
     augmentation: Augmentation = "dsa"
-    """Augmentation of training on the result; `dsa-digits` where images must not be flipped."""
+    """Augmentation of training on the result; `dsa-digits`, which known digits get, does not flip."""
 
     def __post_init__(self) -> None:
         COUNT.require_of(self, "iterations", "factor", "pool", "pool_epochs", "real_batch", "synthetic_batch")
@@ -87,17 +87,20 @@ class DANCE(LearnedImages):
         return MultiFormation(self.factor)
 
     def prepare(self, task: Task, k: int) -> None:
-        """The pool."""
-        self.networks(task).make()
+        """The networks of the pool that step k has."""
+        self.networks(task, k).make()
 
     def step(  # type: ignore[override]
         self, task: Task, state: Moving, k: int
     ) -> tuple[Moving, dict[str, float]]:
         """One step down Σ_c ‖mean f(B_c^T) − mean f(S_c)‖², then `calibrations` down the cross-entropy."""
-        real, pool, draws = task.real, self.networks(task), task.stream("network of the pool", k)
-        number = int(torch.randint(self.pool, (), generator=draws))
-        fraction = float(torch.rand((), generator=draws))
-        first, trained = (pool.weights(number, stage) for stage in pool.stages)
+        real, pool, draws = task.real, self.networks(task, k), task.stream("network of the pool", k)
+        learner, trained = task.learner(k), None
+        if pool.networks:
+            number = int(torch.randint(pool.networks, (), generator=draws))
+            fraction = float(torch.rand((), generator=draws))
+            first, trained = (pool.weights(number, stage) for stage in pool.stages)
+            learner.load(interpolated(first, trained, fraction))
         S, velocity = real.denormalise(state.images), state.momentum.clone()  # pixels
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         values = S.new_zeros(real.classes, 2)
@@ -114,7 +117,6 @@ class DANCE(LearnedImages):
             S[rows(c)], velocity[rows(c)] = descent.step(S[rows(c)], velocity[rows(c)], slope)
 
         decoded = min(task.ipc * self.decoder.parts, self.synthetic_batch)
-        learner = loaded(task, interpolated(first, trained, fraction))
         learner.freeze_norms(task.mixed_batches(16, k))
         f = learner.embedding(self.real_batch, decoded)
         for c in task.own_classes:
@@ -126,10 +128,11 @@ class DANCE(LearnedImages):
             pixels, images = seen(c, 0, siamese)
             values[c, 0] = (distance := (f(images).mean(0) - goal).square().sum()).detach()
             descend(c, pixels, distance)
-        learner = loaded(task, trained)
-        learner.freeze_norms(task.mixed_batches(16, k))
+        if trained:
+            learner = loaded(task, trained)
+            learner.freeze_norms(task.mixed_batches(16, k))
         logits = learner.forward(decoded)
-        for t in range(1, self.calibrations + 1):
+        for t in range(1, self.calibrations + 1 if trained else 1):
             for c in task.own_classes:
                 pixels, images = seen(c, t, task.siamese(self.siamese, k, t, c))
                 labels = torch.full((len(images),), c, device=images.device)
@@ -139,11 +142,15 @@ class DANCE(LearnedImages):
         metrics = {"distance": sum(values[:, 0].tolist()), "loss": sum(values[:, 1].tolist()) / real.classes}
         return Moving(real.normalise(S.clamp(0, 1)), state.labels, velocity), metrics
 
-    def networks(self, task: Task) -> Pool:
-        """The pool, as drawn and after `pool_epochs`."""
+    def made(self, k: int) -> int:
+        """How many networks of the pool step k has; without one it takes a freshly drawn network."""
+        return self.pool
+
+    def networks(self, task: Task, k: int) -> Pool:
+        """Those of step k, as drawn and after `pool_epochs`."""
         recipe = Recipe.of_idc(augmentation_of_networks(self.siamese), self.cutmix)
         recipe = replace(recipe, epochs=self.pool_epochs, learning_rate=self.network_learning_rate)
-        return Pool(task, self.pool, (0, self.pool_epochs * updates_in_epoch(task, recipe)), recipe)
+        return Pool(task, self.made(k), (0, self.pool_epochs * updates_in_epoch(task, recipe)), recipe)
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """`Recipe.of_idc`, for 1500 epochs."""
