@@ -244,7 +244,7 @@ def test_the_command_has_the_settings_that_are_not_the_usual_ones() -> None:
     made = condense(real, 1, method, "convnet(depth=1,width=4)", machine=MACHINE)
     words = shlex.split(condense_command(made, Path("x")) or "")
     for flag, value in {"--iterations": "2", "--outer-steps": "1", "--image-learning-rate": "0.25",
-                        "--siamese": "dsa", "--network": made.record["network"], "--resize": "6x6",
+                        "--siamese": "dsa-digits", "--network": made.record["network"], "--resize": "6x6",
                         "--compile": "off", "--precision": "float32", "--out": "x"}.items():  # fmt: skip
         assert words[words.index(flag) + 1] == value
     assert "--network-epochs" not in words
