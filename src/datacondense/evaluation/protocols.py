@@ -22,7 +22,7 @@ class Protocol:
 
         `paper`: `Recipe.of_paper`. `augmented`: as in the evaluation of IDC (Kim et al., ICML 2022), 1000
         epochs in batches of 64, a fifth of the learning rate after two thirds and again after five sixths,
-        siamese augmentation, and CutMix of every other batch, but on MNIST; digits are not flipped. Differs
+        siamese augmentation, and CutMix of every other batch, none for MNIST; digits are not flipped. Differs
         from IDC: each image undergoes one of DSA's six operations, cutout among them (theirs: colour and flip
         always, then one of crop, scale and rotation, and no cutout beside CutMix). `dd-ranking`: DD-Ranking's
         settings for hard labels, 1000 epochs with DSA's augmentation, a tenth of the learning rate after half
