@@ -110,6 +110,44 @@ def test_a_check_decides_as_training_both_sets_does() -> None:
         assert validation.checked(Stood(good.images), bad, done)[1] == {}, "too short, or no power of two"
 
 
+@dataclass(frozen=True)
+class Spoilt(Fading):
+    """Has noise after iterations 128, 256, …, when there is a check, and real images in between."""
+
+    iterations: int = 200
+
+    def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
+        pause(0.03)
+        images, spoilt = self.init(task).images, k >= 127 and not k & (k + 1)
+        return State(torch.randn_like(images) if spoilt else images, state.labels), {}
+
+
+@pytest.mark.slow
+def test_images_that_were_spoilt_when_they_were_checked_are_checked_again_at_the_end(tmp_path: Path) -> None:
+    condensed = condense(Spoilt(), validation=0.3, out=tmp_path / "spoilt")
+    assert condensed.record["method"]["settings"]["iterations"] == 200
+    rows = [json.loads(line) for line in (tmp_path / "spoilt" / METRICS).read_text().splitlines()]
+    before, last = (row for row in rows if "accuracy" in row and row["iteration"] >= 127)
+    assert before["accuracy"] < before["accuracy_before"], "the check of iteration 128"
+    assert (last["iteration"], last["accuracy"]) == (199, last["accuracy_before"]), "the same images"
+    condensed = condense(Fading(iterations=200), validation=0.3, out=tmp_path / "fading")
+    assert condensed.record["method"]["settings"]["iterations"] < 100, "the last check fails, too"
+
+
+@pytest.mark.slow
+def test_the_last_check_is_over_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracy = Validation._accuracy
+
+    def slow(self: Validation, *arguments: object) -> float:
+        pause(0.2)
+        return accuracy(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Validation, "_accuracy", slow)
+    condense(Spoilt(iterations=100_000), validation=0.3, minutes=0.2, out=tmp_path)
+    last = json.loads((tmp_path / METRICS).read_text().splitlines()[-1])
+    assert "accuracy" in last, "a check that time had broken off would have told nothing"
+
+
 @pytest.mark.slow
 def test_a_stopped_run_remembers_what_stood(tmp_path: Path) -> None:
     @dataclass(frozen=True)

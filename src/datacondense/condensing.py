@@ -88,9 +88,10 @@ def condense(
             iterations.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
-            the time. The artifact has the newest images unless they did worse in the last comparison, or
-            after few iterations than those of `Method.fallback`; a run ends when three comparisons in
-            succession find none better. 0.05 with `minutes`, otherwise none.
+            the time, and at the end if they did worse the time before. The artifact has the newest images
+            unless they did worse in the last comparison, or after few iterations than those of
+            `Method.fallback`; a run ends when three comparisons in succession find none better. 0.05 with
+            `minutes`, otherwise none.
         resume: continue from the checkpoint in `out`; start anew where there is none. A method whose steps
             do not depend on their number may be given more iterations than it was started with, or fewer,
             down to those done; after a run of `minutes`, more minutes, too. A finished artifact of the same
@@ -202,8 +203,23 @@ def _condensed(
     reached = begun_together(ranks, reached, method, machine)
     started -= reached.seconds
 
-    def over() -> bool:
-        return limit < math.inf and time.perf_counter() - started >= limit
+    def over(early: float = 0.0) -> bool:
+        """Whether time is over, or will be in so many seconds."""
+        return limit < math.inf and time.perf_counter() - started >= limit - early
+
+    pace = 0.0  # seconds that the latest check took, for each iteration before it
+
+    def checked(
+        stood: Stood, state: State, done: int, last: bool = False
+    ) -> tuple[Stood, dict[str, float]] | None:
+        """`Validation.checked`; None where time ended it."""
+        nonlocal pace
+        assert validation
+        check, before = partial(validation.checked, stood, state, done, last), time.perf_counter()
+        found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
+        if found and found[1]:
+            pace = (time.perf_counter() - before) / done
+        return found
 
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
@@ -214,13 +230,13 @@ def _condensed(
                 stood = reached.stood
                 if stood and stood.failed >= PATIENCE:
                     break
-                if not ranks.of_first(not over() and _prepared(method, seen, k, over)):
+                reserve = pace * k if stood and stood.failed else 0.0  # for a last check
+                if not ranks.of_first(not over(reserve) and _prepared(method, seen, k, over)):
                     break
                 check_stop()
                 state, metrics = checked_step(method, seen, reached.state, k)
-                if validation and stood:
-                    check = partial(validation.checked, stood, state, k + 1)
-                    found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
+                if stood:
+                    found = checked(stood, state, k + 1)
                     if found is None:  # without its check the iteration does not count
                         break
                     stood, accuracies = found
@@ -238,6 +254,8 @@ def _condensed(
                         board.flush()
                     run.checkpoint(reached)
                     saved = time.perf_counter()
+            if reached.stood and (found := checked(reached.stood, reached.state, reached.done, last=True)):
+                reached = reached.checked_last(*found, time.perf_counter() - started)
             done, state = reached.best
             if done < method.steps:
                 record["method"]["settings"]["iterations"] = done

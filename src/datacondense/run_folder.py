@@ -76,6 +76,11 @@ class Reached:
             return self.done, self.state
         return self.stood.done, replace(self.state, images=self.stood.images)
 
+    def checked_last(self, stood: Stood, accuracies: dict[str, float], seconds: float) -> Reached:
+        """After the last check: `stood`, by these `accuracies`, which belong to the last iteration."""
+        metrics = tuple(row | accuracies if row is self.metrics[-1] else row for row in self.metrics)
+        return replace(self, stood=stood, metrics=metrics, seconds=seconds)
+
 
 @dataclass
 class _StoodAt:

@@ -63,15 +63,18 @@ class Validation:
             return None
         return cls(replace(task, real=rest), method, task.real.subset(aside))
 
-    def checked(self, stood: Stood, state: State, done: int) -> tuple[Stood, dict[str, float]]:
+    def checked(
+        self, stood: Stood, state: State, done: int, last: bool = False
+    ) -> tuple[Stood, dict[str, float]]:
         """What stands after `done` iterations, and the accuracies that decided, if there was a check.
 
         There is one whenever `done` is a power of two and at least 20 epochs of training take a twentieth of
         the work so far: a network is trained on the newest images and, from the same weights and in the same
-        order, one on those that stood.
+        order, one on those that stood. At the end of a run there is a `last` one where the one before failed:
+        a single iteration may have spoilt the images for the next few only.
         """
-        epochs = self._epochs(done)
-        if epochs < _FEWEST or done & (done - 1):
+        epochs, between = self._epochs(done), bool(done & (done - 1))
+        if epochs < _FEWEST or between != last or (last and not stood.failed):
             return stood, {}
         agreed = self.task.ranks.of_first
         decoder = self.method.decoder

@@ -52,6 +52,10 @@ class Task:
         """The classes that this process works on: all, unless several share the run."""
         return self.ranks.of(self.real.classes)
 
+    def rows(self, c: int) -> slice:
+        """Where class c is in a state, whose images are ordered by class."""
+        return slice(c * self.ipc, (c + 1) * self.ipc)
+
     def share(self, *by_class: Tensor) -> None:
         """Put in place, after a loop over `own_classes`, what others have: in each tensor, which has equally
         many rows for each class in turn, the rows of their classes."""

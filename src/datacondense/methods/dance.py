@@ -105,16 +105,14 @@ class DANCE(LearnedImages):
         descent = Momentum(self._learning_rate(task.ipc), self.image_momentum)
         values = S.new_zeros(real.classes, 2)
 
-        def rows(c: int) -> slice:
-            return slice(c * task.ipc, (c + 1) * task.ipc)
-
         def seen(c: int, t: int, siamese: Transform) -> tuple[Tensor, Tensor]:
-            pixels = S[rows(c)].clone().requires_grad_()
+            pixels = S[task.rows(c)].clone().requires_grad_()
             return pixels, pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)(pixels)
 
         def descend(c: int, pixels: Tensor, value: Tensor) -> None:
             (slope,) = torch.autograd.grad(value, pixels)
-            S[rows(c)], velocity[rows(c)] = descent.step(S[rows(c)], velocity[rows(c)], slope)
+            rows = task.rows(c)
+            S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
 
         decoded = min(task.ipc * self.decoder.parts, self.synthetic_batch)
         learner.freeze_norms(task.mixed_batches(16, k))

@@ -66,7 +66,7 @@ class DistributionMatching(LearnedImages):
             with torch.no_grad():
                 real = transform(task.real_batch(c, self.real_batch, k))  # B_c^T
                 goal = f(real).mean(0)  # mean f(B_c^T)
-            rows = slice(c * task.ipc, (c + 1) * task.ipc)
+            rows = task.rows(c)
             images = S[rows].clone().requires_grad_()
             decoded = transform(self.decoder.decode(images))
             distance = (f(decoded).mean(0) - goal).square().sum()

@@ -122,7 +122,7 @@ class GradientMatching(LearnedImages):
             transform = task.siamese(self.siamese, k, t, c)
             real = transform(task.real_batch(c, self.real_batch, k, t))  # B_c^T
             goal = learner.gradient(real, c)  # ∇θ L_c^T(θ_t)
-            rows = slice(c * task.ipc, (c + 1) * task.ipc)  # B_c^S: all of S_c
+            rows = task.rows(c)  # B_c^S: all of S_c
             for i in range(self.image_steps):  # ς_S
                 distance, slope = learner.match(S[rows], c, goal, self.distance, transform)
                 S[rows], v[rows] = descent.step(S[rows], v[rows], slope)

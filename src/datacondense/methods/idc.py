@@ -100,7 +100,7 @@ class IDC(LearnedImages):
                 siamese = task.siamese(self.siamese, k, t, c)
                 goal = learner.gradient(siamese(task.real_images(chosen[c])), c)
                 seen = pixels_to_batch(task, self.decoder, self.synthetic_batch, siamese, k, t, c)
-                rows = slice(c * task.ipc, (c + 1) * task.ipc)
+                rows = task.rows(c)
                 value, slope = learner.match(S[rows], c, goal, settings["distance"], seen)
                 S[rows], velocity[rows] = descent.step(S[rows], velocity[rows], slope)
                 distances[c, t] = value
