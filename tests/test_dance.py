@@ -104,6 +104,23 @@ def test_a_growing_pool_equals_the_plain_method_too(exact: Machine) -> None:
     assert (steps(task, method) - plain(task, method, 0.25)).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "ipc", "given", "rate"),
+    [
+        ("mnist", 1, 10, None, 0.05),
+        ("mnist", 1, 1, None, 0.05),
+        ("mnist", 1, 50, None, 0.25),
+        ("mnist", 1, 10, 0.3, 0.3),
+        ("svhn", 3, 10, None, None),
+        ("fashion_mnist", 1, 10, None, None),
+    ],
+)
+def test_handwritten_digits_are_learned_in_smaller_steps(name, channels, ipc, given, rate) -> None:
+    real = replace(toy_dataset(channels=channels), name=name)
+    found = FastAugmented(image_learning_rate=given).for_data(real, ipc).image_learning_rate
+    assert found == (rate if rate is None else pytest.approx(rate))
+
+
 def test_networks_of_a_growing_pool_are_made_before_they_are_needed(exact: Machine) -> None:
     task = Task(toy_dataset(60), 1, ConvNet(width=3, depth=1), 8, exact)
     method = FastAugmented(pool=3, pool_after=32, pool_epochs=1)
