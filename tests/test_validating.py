@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 import datacondense as dc
 from conftest import toy_dataset
-from datacondense.artifact.condensed import METRICS, TENSORS
+from datacondense.artifact.condensed import METRICS, STATE, TENSORS
 from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods import Method, State, Task
 from datacondense.methods.base import balanced_labels
+from datacondense.reading import read_tensors
 from datacondense.stopping import pause
 from datacondense.validating import PATIENCE, Stood, Validation
 
@@ -115,9 +116,10 @@ class Spoilt(Fading):
     """Has noise after iterations 128, 256, …, when there is a check, and real images in between."""
 
     iterations: int = 200
+    seconds: float = 0.0
 
     def step(self, task: Task, state: State, k: int) -> tuple[State, dict[str, float]]:
-        pause(0.03)
+        pause(self.seconds)
         images, spoilt = self.init(task).images, k >= 127 and not k & (k + 1)
         return State(torch.randn_like(images) if spoilt else images, state.labels), {}
 
@@ -143,9 +145,25 @@ def test_the_last_check_is_over_in_time(tmp_path: Path, monkeypatch: pytest.Monk
         return accuracy(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Validation, "_accuracy", slow)
-    condense(Spoilt(iterations=100_000), validation=0.3, minutes=0.2, out=tmp_path)
+    condense(Spoilt(iterations=100_000, seconds=0.03), validation=0.3, minutes=0.2, out=tmp_path)
     last = json.loads((tmp_path / METRICS).read_text().splitlines()[-1])
     assert "accuracy" in last, "a check that time had broken off would have told nothing"
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    condense(Spoilt(iterations=100_000, seconds=0.03), validation=0.3, minutes=0.2, out=tmp_path, resume=True)
+    assert files == {path: path.stat().st_mtime_ns for path in files}, "its time is over"
+
+
+@pytest.mark.slow
+def test_a_run_that_continues_does_as_if_it_had_not_ended(tmp_path: Path) -> None:
+    """Its last check kept the newest images; that of iteration 256 is against older ones all the same."""
+    ended = condense(Spoilt(iterations=200), validation=0.3, minutes=9, out=tmp_path / "timed")
+    assert ended.record["method"]["settings"]["iterations"] == 200
+    for name in ("timed", "whole"):
+        condense(Spoilt(iterations=257), validation=0.3, minutes=9, out=tmp_path / name, resume=True)
+    timed, whole = (read_tensors(tmp_path / name / STATE, "checkpoint", dict[str, Any])[0]["stood"]
+                    for name in ("timed", "whole"))  # fmt: skip
+    assert timed == whole == {"done": 64, "failed": 2}
+    assert (tmp_path / "timed" / TENSORS).read_bytes() == (tmp_path / "whole" / TENSORS).read_bytes()
 
 
 @pytest.mark.slow

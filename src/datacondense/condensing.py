@@ -254,9 +254,13 @@ def _condensed(
                         board.flush()
                     run.checkpoint(reached)
                     saved = time.perf_counter()
-            if reached.stood and (found := checked(reached.stood, reached.state, reached.done, last=True)):
-                reached = reached.checked_last(*found, time.perf_counter() - started)
-            done, state = reached.best
+            found = checked(reached.stood, reached.state, reached.done, last=True) if reached.stood else None
+            stood, accuracies = found or (reached.stood, {})
+            done, state = replace(reached, stood=stood).best
+            spent = time.perf_counter() - started
+            if limit < math.inf and reached.done < method.steps:  # the same command does not go on
+                spent = max(spent, limit)
+            reached = reached.ended(accuracies, spent)
             if done < method.steps:
                 record["method"]["settings"]["iterations"] = done
             kept, decoder = validation.kept(state, done) if validation else (state, method.decoder)

@@ -76,10 +76,11 @@ class Reached:
             return self.done, self.state
         return self.stood.done, replace(self.state, images=self.stood.images)
 
-    def checked_last(self, stood: Stood, accuracies: dict[str, float], seconds: float) -> Reached:
-        """After the last check: `stood`, by these `accuracies`, which belong to the last iteration."""
+    def ended(self, accuracies: dict[str, float], seconds: float) -> Reached:
+        """With the accuracies of the last check. What it decided is for the artifact alone: a run that is
+        continued goes on as if it had not ended here."""
         metrics = tuple(row | accuracies if row is self.metrics[-1] else row for row in self.metrics)
-        return replace(self, stood=stood, metrics=metrics, seconds=seconds)
+        return replace(self, metrics=metrics, seconds=seconds)
 
 
 @dataclass
