@@ -96,7 +96,7 @@ def test_networks_that_were_not_finished_in_time_are_made_with_more_of_it(tmp_pa
         with pytest.warns(DatacondenseWarning):
             begun = condense(toy_dataset(), method, minutes=10, out=tmp_path / "run")
     assert begun.record["method"]["settings"]["iterations"] == 0
-    more = condense(toy_dataset(), method, minutes=10, out=tmp_path / "run", resume=True)
+    more = condense(toy_dataset(), method, minutes=20, out=tmp_path / "run", resume=True)
     assert torch.equal(more.images, at_once.images)
 
 
