@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -365,7 +366,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 of 3 points to do for seed 0, about " in listed
     assert list(tmp_path.iterdir()) == []
     assert main([*words, "--methods", "random", "--precision", "float32"]) == 0
-    assert "| random | 1 | " in capsys.readouterr().out
+    assert re.search(r"\| random \| \d+ \| \d", capsys.readouterr().out), "however busy the machine is"
     assert main([*few, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": finished") == 1
     assert main([*few, "--network", "convnet(width=5)", "--dry-run"]) == 0
