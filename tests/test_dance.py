@@ -111,6 +111,7 @@ def test_a_growing_pool_equals_the_plain_method_too(exact: Machine) -> None:
         ("mnist", 1, 1, None, 0.05),
         ("mnist", 1, 50, None, 0.25),
         ("mnist", 1, 10, 0.3, 0.3),
+        ("digits", 1, 10, None, 0.05),
         ("svhn", 3, 10, None, None),
         ("fashion_mnist", 1, 10, None, None),
     ],

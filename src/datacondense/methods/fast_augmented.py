@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
-from datacondense.augmentation import UNFLIPPED, Augmentation
+from datacondense.augmentation import Augmentation
 from datacondense.data.images import ImageDataset
 from datacondense.errors import COUNT, Range
 from datacondense.methods.base import State, Task
@@ -18,6 +18,9 @@ from datacondense.networks import ConvNet, Network
 from datacondense.training import Recipe
 
 F = TypeVar("F", bound="FastAugmented")
+
+#: Handwritten digits, by `ImageDataset.known_as`.
+_HANDWRITTEN = frozenset({"mnist", "usps", "digits"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class FastAugmented(DANCE):
     """Real images per class and step; a class with fewer uses them all."""
     image_learning_rate: float | None = None
     """Learning rate of pixels in [0, 1]; unless given, ipc / 40, and 1/4 below 10 images per class. It is a
-    fifth of that for handwritten digits known by name, whose strokes larger steps turn to black and white."""
+    fifth of that for handwritten digits known by name, whose strokes larger steps turn to black and white
+    (tried on MNIST only)."""
     siamese: Augmentation = "dsa"
     """One draw per class and step transforms the real and the synthetic batch alike, and the pool is trained
     with it; `dsa-digits`, which known digits get, does not flip."""
@@ -52,8 +56,8 @@ class FastAugmented(DANCE):
 
     def for_data(self: F, real: ImageDataset, ipc: int) -> F:
         """Also with the learning rate of handwritten digits, where they are known by name."""
-        method, written = super().for_data(real, ipc), real.image_shape[0] == 1
-        if self.image_learning_rate or not written or real.known_as not in UNFLIPPED:
+        method = super().for_data(real, ipc)
+        if self.image_learning_rate or real.known_as not in _HANDWRITTEN:
             return method
         return replace(method, image_learning_rate=self._learning_rate(ipc) / 5)
 
