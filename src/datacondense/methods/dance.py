@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datacondense.augmentation import Augmentation, Transform
+from datacondense.augmentation import Transform
 from datacondense.data.images import ImageShape
-from datacondense.decoders import MultiFormation
-from datacondense.errors import COUNT, FRACTION, RATE, Range
+from datacondense.errors import COUNT, Range
 from datacondense.methods.base import State, Task
 from datacondense.methods.parts.batches import pixels_to_batch
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
-from datacondense.methods.parts.initial import Initialisation
-from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.parts.learned_mosaics import LearnedMosaics
 from datacondense.methods.parts.networks import (
     Pool,
     augmentation_of_networks,
@@ -35,7 +33,7 @@ from datacondense.training import Recipe
 
 
 @dataclass(frozen=True)
-class DANCE(LearnedImages):
+class DANCE(LearnedMosaics):
     """Learns images with the mean features of their class under partly trained networks, which trained ones
     take for members of it."""
 
@@ -46,8 +44,6 @@ class DANCE(LearnedImages):
 
     iterations: int = 10_000
     """Steps, each with a network between two of the pool's stages."""
-    factor: int = 2
-    """f: rows and columns of images in each stored one; 1 stores images as they are."""
     pool: int = 5
     """Networks trained on the real images first and kept for other runs."""
     pool_epochs: int = 60
@@ -61,30 +57,11 @@ class DANCE(LearnedImages):
     """Steps per iteration down the cross-entropy of a trained network; 0 for none."""
     image_learning_rate: float | None = None
     """Learning rate of pixels in [0, 1]; unless given, ipc / 100."""
-    image_momentum: float = 0.5
-    """SGD momentum of the synthetic images, shared by both kinds of steps; it lasts through all of them."""
-    network_learning_rate: float = 0.01
-    """Learning rate of the pool's networks, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
-    cutmix: float = 0.5
-    """The probability of CutMix, in training the pool and in training on the result."""
-    initialisation: Initialisation = "real"
-    """The images at first: mosaics of randomly chosen real ones or of those of a selection, or noise."""
-    siamese: Augmentation = "idc"
-    """One draw per class and step transforms the real and the synthetic batch alike. The pool is trained with
-    it, but with `idc-network` for `idc`."""
-    augmentation: Augmentation = "dsa"
-    """Augmentation of training on the result; `dsa-digits`, which known digits get, does not flip."""
 
     def __post_init__(self) -> None:
-        COUNT.require_of(self, "iterations", "factor", "pool", "pool_epochs", "real_batch", "synthetic_batch")
+        super().__post_init__()
+        COUNT.require_of(self, "pool", "pool_epochs", "real_batch")
         Range(0, COUNT.most).require_of(self, "calibrations")
-        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
-        FRACTION.require_of(self, "image_momentum", "cutmix")
-
-    @property
-    def decoder(self) -> MultiFormation:
-        """Cuts the f² images out of each stored one."""
-        return MultiFormation(self.factor)
 
     def prepare(self, task: Task, k: int) -> None:
         """The networks of the pool that step k has."""
@@ -152,7 +129,7 @@ class DANCE(LearnedImages):
 
     def recipe(self, task: Task, state: State) -> Recipe:
         """`Recipe.of_idc`, for 1500 epochs."""
-        return replace(Recipe.of_idc(self.augmentation, self.cutmix), epochs=1500)
+        return replace(super().recipe(task, state), epochs=1500)
 
     def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
         """The learning rate as applied."""

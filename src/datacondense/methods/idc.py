@@ -13,24 +13,21 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from datacondense.augmentation import Augmentation
 from datacondense.data.images import ImageShape
-from datacondense.decoders import MultiFormation
-from datacondense.errors import COUNT, FRACTION, RATE
+from datacondense.errors import COUNT
 from datacondense.learner import Learner
 from datacondense.matching import Distance
-from datacondense.methods.base import State, Task
+from datacondense.methods.base import Task
 from datacondense.methods.parts.batches import pixels_to_batch
 from datacondense.methods.parts.image_optimisers import Momentum, Moving
-from datacondense.methods.parts.initial import Initialisation
-from datacondense.methods.parts.learned_images import LearnedImages
+from datacondense.methods.parts.learned_mosaics import LearnedMosaics
 from datacondense.methods.parts.networks import ON_REAL_DATA, augmentation_of_networks, train_on_real
 from datacondense.networks import Network
 from datacondense.training import Recipe
 
 
 @dataclass(frozen=True)
-class IDC(LearnedImages):
+class IDC(LearnedMosaics):
     """Learns images that each hold several smaller ones, on networks that are trained on real data."""
 
     name: ClassVar[str] = "idc"
@@ -43,43 +40,19 @@ class IDC(LearnedImages):
     """Networks, one per iteration."""
     matchings: int = 100
     """Matchings of each class with each network, each with one step of its images."""
-    factor: int = 2
-    """f: rows and columns of images in each stored one; 1 stores images as they are (IDC-I)."""
     real_batch: int = 64
     """Real images per class and matching; a class with fewer uses them all."""
-    synthetic_batch: int = 128
-    """Decoded images per class and matching; so many are drawn if there are more."""
     distance: Distance | None = None
     """D: between gradients; unless given, `conv-mse` for three channels and `conv-l1` for others."""
     image_learning_rate: float | None = None
     """Learning rate of pixels in [0, 1], times ipc / 10 and h · w / 32² (28² without three channels).
     Unless given, 0.005 (Acc-DD: 0.01) for three channels and 0.0001 for others."""
-    image_momentum: float = 0.5
-    """SGD momentum of the synthetic images; it lasts through all iterations."""
     network_images: int | None = None
     """Real images to train θ on between two matchings; unless given, 2,000 for three channels, else 500."""
-    network_learning_rate: float = 0.01
-    """Learning rate of that training, in batches of 64 with momentum 0.9 and weight decay 0.0005."""
-    cutmix: float = 0.5
-    """The probability of CutMix, in that training and in training on the result."""
-    initialisation: Initialisation = "real"
-    """The images at first: mosaics of randomly chosen real ones or of those of a selection, or noise."""
-    siamese: Augmentation = "idc"
-    """One draw per class and matching transforms the real and the synthetic batch alike. Networks train with
-    it on real images, but with `idc-network` for `idc`."""
-    augmentation: Augmentation = "dsa"
-    """Augmentation of training on the result; `dsa-digits`, which known digits get, does not flip."""
 
     def __post_init__(self) -> None:
-        COUNT.require_of(self, "iterations", "matchings", "factor", "real_batch", "synthetic_batch",
-                         "network_images")  # fmt: skip
-        RATE.require_of(self, "image_learning_rate", "network_learning_rate")
-        FRACTION.require_of(self, "image_momentum", "cutmix")
-
-    @property
-    def decoder(self) -> MultiFormation:
-        """Cuts the f² images out of each stored one."""
-        return MultiFormation(self.factor)
+        super().__post_init__()
+        COUNT.require_of(self, "matchings", "real_batch", "network_images")
 
     def step(  # type: ignore[override]
         self, task: Task, state: Moving, k: int
@@ -127,10 +100,6 @@ class IDC(LearnedImages):
         """How the network is trained on real images."""
         return replace(ON_REAL_DATA, learning_rate=self.network_learning_rate, cutmix=self.cutmix,
                        augmentation=augmentation_of_networks(self.siamese))  # fmt: skip
-
-    def recipe(self, task: Task, state: State) -> Recipe:
-        """`Recipe.of_idc`."""
-        return Recipe.of_idc(self.augmentation, self.cutmix)
 
     def effective(self, ipc: int, images: int, shape: ImageShape, network: Network | None) -> dict[str, Any]:
         """The learning rate as applied, and the settings that depend on the channels."""
