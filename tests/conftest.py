@@ -11,6 +11,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DATACONDENSE_CACHE"] = tempfile.mkdtemp(prefix="datacondense-tests-")
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start: several run beside each other
 
 import hypothesis
 import jaxtyping

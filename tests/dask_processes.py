@@ -82,7 +82,6 @@ class Processes:
         places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, places)),
-            "OMP_NUM_THREADS": "1",
             "DATACONDENSE_CACHE": str(self.home / "cache"),
             LOG: str(self.log),
         }

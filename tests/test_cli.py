@@ -226,7 +226,8 @@ def test_every_verb_stops_on_sigterm_without_a_traceback() -> None:
 
 def test_a_killed_evaluation_goes_on_to_the_same_result(artifact: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(artifact), "--networks", "mlp,convnet(width=3,depth=1)", "--trials", "6"]
-    command = [str(Path(sys.executable).with_name("datacondense")), *words, "--precision", "float32"]
+    words += ["--epochs", "20", "--precision", "float32"]
+    command = [str(Path(sys.executable).with_name("datacondense")), *words]
 
     def start(cache: Path, scores: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "DATACONDENSE_CACHE": str(cache)}

@@ -208,7 +208,7 @@ condense(toy_dataset(), 2, method, ConvNet(width=16, depth=2), machine=machine, 
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder)], env=environment, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.PIPE,

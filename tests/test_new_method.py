@@ -75,7 +75,7 @@ def test_the_method_of_the_page_goes_through_the_catalogue(library: Path, tmp_pa
     ]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(commands)], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(library), "OMP_NUM_THREADS": "1"}, check=False,
+        env=os.environ | {"PYTHONPATH": str(library)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 of 4 iterations are kept in stopped" in done.stderr

@@ -23,7 +23,6 @@ from sharing import METHODS, condense
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 #: A run of about twenty seconds whose checkpoints are those of its ends.
 RUN = ["-m", "datacondense", "condense", "digits", "--ipc", "1", "--method", "distribution-matching",
@@ -34,7 +33,7 @@ RUN = ["-m", "datacondense", "condense", "digits", "--ipc", "1", "--method", "di
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes."""
     folder = tmp_path_factory.mktemp("alone")
-    subprocess.run([sys.executable, HERE / "sharing.py", folder], check=True, timeout=300, env=ONE_THREAD)
+    subprocess.run([sys.executable, HERE / "sharing.py", folder], check=True, timeout=300)
     return folder
 
 
@@ -110,7 +109,7 @@ def test_torchrun_restarts_what_was_killed_to_the_same_bytes(tmp_path: Path) -> 
             moments.choice(ranks_of(job)).kill()
         assert job.wait(120) == 0, (tmp_path / "output.txt").read_text()
     words = [sys.executable, *RUN[:-2], "alone", "--iterations", iterations]
-    subprocess.run(words, cwd=tmp_path, check=True, env=ONE_THREAD)
+    subprocess.run(words, cwd=tmp_path, check=True)
     found, expected = ((tmp_path / name / TENSORS).read_bytes() for name in ("run", "alone"))
     assert found == expected
 
