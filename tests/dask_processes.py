@@ -51,7 +51,7 @@ def built(log: Path) -> Counter[int]:
     return Counter(width for width, _ in told(log))
 
 
-def entries(cells: int = 5, epochs: int = 1500, iterations: int = 2) -> list[Entry]:
+def entries(cells: int = 5, epochs: int = 500, iterations: int = 2) -> list[Entry]:
     """Cells that differ in the width of their networks and share two condensed sets."""
     sets = Sets("digits", GradientMatching(iterations=iterations), 1, Told(CONDENSING, 1))
     recipe, seeds = Recipe(epochs=epochs), (0, 1)
