@@ -31,12 +31,13 @@ from datacondense.methods.base import Chosen
 from datacondense.methods.contract import checked_init, checked_step
 from datacondense.networks import Network, as_network, describe_network
 from datacondense.progress import Progress
-from datacondense.progress.board import Board
+from datacondense.progress.board import Board, hyperparameters
 from datacondense.progress.opening import opening
 from datacondense.ranks import Ranks
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
 from datacondense.snapshots import Snapshots
+from datacondense.starting import started_from
 from datacondense.stopping import check_stop, in_time, stoppable
 from datacondense.training import Recipe
 from datacondense.validating import PATIENCE, Stood, Validation
@@ -56,6 +57,7 @@ def condense(
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
+    start: CondensedDataset | str | Path | None = None,
     machine: Machine | None = None,
     out: str | Path | None = None,
     minutes: int | float | None = None,
@@ -78,6 +80,9 @@ def condense(
         seed: determines everything random; equal seeds give equal bytes on one machine.
         recipe: how networks are to be trained on the result; by default what the method learned, or else
             the paper's for this dataset.
+        start: a condensed set, or its folder, whose images the method improves, in the place of those that it
+            would begin with: as many per class, in mosaics of as many. A method that learns no images from
+            others refuses it.
         machine: device and precision; detected by default.
         out: a folder for the artifact, locked while the work lasts. It has a checkpoint of the last finished
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
@@ -147,8 +152,12 @@ def condense(
     title, each = f"{method.name} {real.name} ipc {ipc}", method.passes(task) // max(1, method.steps)
     shown = Progress(title, method.steps, images=each, show=progress, minutes=minutes)
     task = replace(task, machine=machine, progress=shown)
+    record = _record(task, method)
+    if start is not None:
+        task, began = started_from(start, task, method, validation)
+        record |= began
     checks = Validation.of(task, method, validation)
-    record = _record(task, method) | ({"validation": validation} if checks else {})
+    record |= {"validation": validation} if checks else {}
     _require_steps(method, snapshot_every, out)
     board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
     wishes = _Wishes(limit, resume, snapshot_every, board, checks)
@@ -224,7 +233,7 @@ def _condensed(
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
         try:
             if board:
-                board.start(reached.done, _hyperparameters(record), reached.metrics, reached.state.labels)
+                board.start(reached.done, hyperparameters(record), reached.metrics, reached.state.labels)
                 board.picture(reached.done, task.real.denormalise(reached.state.images))
             for k in range(reached.done, method.steps):
                 stood = reached.stood
@@ -353,14 +362,6 @@ def _record(task: Task, method: Method) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{real.name} by {method.name} cannot be recorded: {error}") from None
     return stored
-
-
-def _hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
-    """What distinguishes runs, in one level."""
-    several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
-    method = {"data": record["data"]["name"], "method": record["method"]["name"]}
-    settings: dict[str, Any] = record["method"]["settings"]
-    return method | several | settings
 
 
 def _artifact(

@@ -69,7 +69,7 @@ by the recipe above and prints their test accuracy, mean ± standard deviation.
 
 {settings}
 
-Condensing network: `{network}`. Seed: {seed}. SHA-256 of the real data: `{fingerprint}`.
+{start}Condensing network: `{network}`. Seed: {seed}. SHA-256 of the real data: `{fingerprint}`.
 
 Method: {reference}
 """
@@ -116,6 +116,7 @@ def card(data: ImageDataset, recipe: Recipe, record: dict[str, Any], stored_byte
         mean=_numbers(data.mean),
         std=_numbers(data.std),
         recipe=_table(recipe.record()),
+        start=_started(record),
         settings=_table(settings) if (settings := settings_in_effect(record, network)) else "No settings.",
         network=describe_network(network, data.image_shape) if network else record["network"],
         seed=record["seed"],
@@ -127,6 +128,14 @@ def _made(method: str, version: str) -> str:
     if method == IMPORTED:
         return f"imported by datacondense {version}: they stand for"
     return f"made by datacondense {version} with `{method}` from"
+
+
+def _started(record: dict[str, Any]) -> str:
+    """The set that the run began with, if it did."""
+    if not (start := record.get("start")):
+        return ""
+    made = start["record"]["method"]["name"]
+    return f"Begun with the images of another set, by `{made}` (SHA-256: `{start['fingerprint']}`).\n"
 
 
 def _stored(data: ImageDataset, decoder: MultiFormation, stored_bytes: int, record: dict[str, Any]) -> str:

@@ -62,6 +62,15 @@ class RelabelledRecord(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
 
 
+class StartRecord(msgspec.Struct, kw_only=True):
+    """The set whose images a run began with."""
+
+    fingerprint: str
+    """Of its images."""
+    record: dict[str, Any]
+    """Its own."""
+
+
 class Record(msgspec.Struct, kw_only=True):
     """Everything that determined the images. What came later has the value that all runs had before."""
 
@@ -74,6 +83,8 @@ class Record(msgspec.Struct, kw_only=True):
     compiled: bool = False
     validation: float = 0.0
     """The part of each class that was held out to decide which state the artifact has."""
+    start: StartRecord | None = None
+    """None: the images at first were those of the method."""
     class_names: tuple[ClassName, ...]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Meta(gt=0)], ...]
@@ -101,6 +112,7 @@ class Record(msgspec.Struct, kw_only=True):
         about: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         for said in ("schema", "versions", "recipe", "indices", "decoder"):  # the settings imply the last
             about.pop(said, None)
+        about["start"] = self.start and self.start.fingerprint
         del about["method"]["reference"], about["data"]["source"]  # the same images may have moved
         return about
 

@@ -68,6 +68,14 @@ def run(
         ),
     ] = None,
     seed: Seed = 0,
+    start: Annotated[
+        Path | None,
+        UNSAID,
+        arg(
+            metavar="FOLDER",
+            help="Begin with the images of this condensed set, rather than with those of the method.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         arg(help="The folder to write.", help_behavior_hint="(default: runs/DATA-METHOD-ipcN-seedS)"),
@@ -99,6 +107,7 @@ def run(
         settings,
         architecture,
         seed=seed,
+        start=start,
         machine=machine,
         out=folder,
         minutes=minutes,

@@ -46,6 +46,8 @@ class Task:
     """Where a method tells of the images that have gone through the network, while a step lasts."""
     ranks: Ranks = field(default=ALONE, compare=False, repr=False)
     """The processes that share the steps."""
+    start: Float[Tensor, "n c h w"] | None = field(default=None, compare=False, repr=False)
+    """Normalised images to begin with, ipc of each class in turn; None: those of the method."""
 
     @property
     def own_classes(self) -> range:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datacondense.data.images import improbable
-from datacondense.errors import DatacondenseError
+from datacondense.errors import DatacondenseError, UsageError
 from datacondense.methods.base import Method, State, Task
 
 
@@ -30,8 +30,11 @@ def checked_init(method: Method, task: Task) -> State:
 
     Raises:
         DatacondenseError: it is not what it must be, or not finite.
+        UsageError: the images are not those of `Task.start`.
     """
     state = method.init(task)
+    if task.start is not None and not torch.equal(state.images, task.start):
+        raise UsageError(f"{method.name} cannot begin with the images of another set; leave out --start")
     _require_contract(method, task, state, None, "init")
     _require_finite(state, {}, 0)
     return state

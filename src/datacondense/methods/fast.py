@@ -75,7 +75,8 @@ class Fast(DistributionMatching):
 
     def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
         """The selection as it is, while mosaics of it may still be worse."""
-        if done >= _STEPS_AHEAD or self.decoder.parts == 1 or self.initialisation == "noise":
+        chosen = task.start is None and self.initialisation != "noise"
+        if done >= _STEPS_AHEAD or self.decoder.parts == 1 or not chosen:
             return None
         return initial_images(task, self.initialisation, feature_epochs=self.initial_epochs)
 

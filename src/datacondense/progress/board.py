@@ -28,6 +28,14 @@ def require_tensorboard() -> None:
         raise UsageError(f"--tensorboard needs tensorboard; {install_with('tensorboard')}")
 
 
+def hyperparameters(record: dict[str, Any]) -> dict[str, Any]:
+    """What distinguishes runs, in one level."""
+    several = {name: record[name] for name in ("ipc", "seed", "network", "precision")}
+    method = {"data": record["data"]["name"], "method": record["method"]["name"]}
+    settings: dict[str, Any] = record["method"]["settings"]
+    return method | several | settings
+
+
 class Board(AbstractContextManager["Board"]):
     """What TensorBoard reads of one run.
 

@@ -33,7 +33,7 @@ _SELECTIONS: dict[str, type[TrainedSelection]] = {
 def initial_images(
     task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED, feature_epochs: int | None = None
 ) -> Float[Tensor, "n c h w"]:
-    """Normalised images on the machine, ipc of each class in turn.
+    """Normalised images on the machine, ipc of each class in turn: those of `Task.start`, if there are any.
 
     Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, for
     `feature_epochs`, or as long as it does by default.
@@ -41,6 +41,8 @@ def initial_images(
     Raises:
         UsageError: a class has fewer real images than are needed, and `how` is not noise.
     """
+    if task.start is not None:
+        return task.start.clone()
     if how == "noise":
         shape = (task.ipc * task.real.classes, *task.real.image_shape)
         images = torch.randn(shape, generator=task.stream("initial images"))
