@@ -21,6 +21,7 @@ from datacondense import (
 )
 from datacondense.cli import main
 from datacondense.errors import DatacondenseWarning
+from datacondense.estimating import cost
 from datacondense.methods import DANCE, METHODS, DatasetDistillation, Fast, Method, RandomSelection, Task
 from datacondense.methods.parts.image_optimisers import Moving
 from dying import Drift
@@ -162,7 +163,9 @@ def test_mosaics_to_start_from_are_not_compared_with_a_selection() -> None:
     task = Task(TOY, 2, NETWORK, 0, MACHINE)
     fast = Fast(factor=2)
     assert fast.fallback(task, 0) is not None
-    assert fast.fallback(replace(task, start=torch.zeros(6, 1, 8, 8)), 0) is None
+    started = replace(task, start=torch.zeros(6, 1, 8, 8))
+    assert fast.fallback(started, 0) is None
+    assert cost(fast, started).alike < cost(fast, task).alike, "no network is trained to select images"
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

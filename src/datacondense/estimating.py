@@ -124,7 +124,7 @@ def _loops(method: Method, task: Task, *names: str) -> list[int]:
 def _initial(method: LearnedImages, task: Task) -> int | float:
     """A network that selects the images at first."""
     selection = METHODS.get(method.initialisation)
-    if selection is None or not issubclass(selection, TrainedSelection):
+    if task.start is not None or selection is None or not issubclass(selection, TrainedSelection):
         return 0
     return cost(selection(feature_epochs=method.initial_epochs), task).alike
 
