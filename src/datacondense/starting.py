@@ -36,7 +36,10 @@ def started_from(
         ("images in each stored one:", start.decoder.parts, method.decoder.parts),
     ):
         if found != expected:
-            raise UsageError(f"the set to start from has {what} {found}; this run has {expected}")
+            raise UsageError(
+                f"the set to start from has {what} {found}; this run has {expected}; start from another set, "
+                "or give the run the settings of this one"
+            )
     if start.probabilities is not None:
         raise UsageError("the set to start from has soft labels, which would be lost; start from one without")
     apart = (task.real.fingerprint, task.seed, validation)
