@@ -43,6 +43,7 @@ def test_costs_by_hand() -> None:
     assert cost(features, task()) == (7 * (15 + 6), 0, 7)
     fast = METHODS["fast"](iterations=7, initial_epochs=2, factor=2, real_batch=15)
     assert cost(fast, task()) == (7 * (15 + 24), 2 * 60, 7)
+    assert cost(fast, task(n=120_000)).alike == 2 * 60_000  # the most that a start selects among
     assert cost(dc.Herding(feature_epochs=4), task()) == (0, 4 * 60, 0)
     idc = METHODS["idc"](iterations=2, matchings=3, real_batch=10, network_images=50)
     assert cost(idc, task()) == (2 * 3 * (30 + 3 * 24), 2 * 2 * 50, 2)
@@ -147,6 +148,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["estimate", "digits", "--ipc", "1", "--processes", "0"]) == 2
     assert main(["estimate", "digits", "--ipc", "1", "--matchings", "3"]) == 2
     assert "is a setting of idc" in capsys.readouterr().err
+    chosen = str(tmp_path / "chosen")
+    assert main(["condense", "digits", "--ipc", "2", "--method", "random", "--out", chosen, *flags[:2]]) == 0
+    assert main(["estimate", "digits", "--ipc", "2", *flags, "--start", chosen]) == 0
+    assert main(["estimate", "digits", "--ipc", "1", *flags, "--start", chosen]) == 2
+    assert "the set to start from has images per class: 2; this run has 1" in capsys.readouterr().err
 
 
 def script(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ from datacondense.cli.flags import (
     DataFlags,
     MachineFlags,
     Seed,
+    Start,
     Switch,
     TrainingFlags,
     report_command,
@@ -68,14 +69,7 @@ def run(
         ),
     ] = None,
     seed: Seed = 0,
-    start: Annotated[
-        Path | None,
-        UNSAID,
-        arg(
-            metavar="FOLDER",
-            help="Begin with the images of this condensed set, rather than with those of the method.",
-        ),
-    ] = None,
+    start: Start = None,
     out: Annotated[
         Path | None,
         arg(help="The folder to write.", help_behavior_hint="(default: runs/DATA-METHOD-ipcN-seedS)"),

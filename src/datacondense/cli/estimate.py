@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from datacondense.cli.flags import KNOWN_NETWORKS, Data, DataFlags, JsonFlags, MachineFlags, Seed
+from datacondense.cli.flags import KNOWN_NETWORKS, Data, DataFlags, JsonFlags, MachineFlags, Seed, Start
 from datacondense.cli.help import UNSAID
 from datacondense.cli.settings import AUTO
 from datacondense.errors import COUNT
@@ -16,6 +16,7 @@ from datacondense.machine.provenance import provenance
 from datacondense.methods import METHODS, Method, Task
 from datacondense.networks import describe_network, parse_network
 from datacondense.progress.opening import circumstances, counts
+from datacondense.starting import started_from
 from datacondense.text import duration, size
 
 
@@ -46,6 +47,7 @@ def run(
         int | None, UNSAID, arg(metavar="N", help="As for `condense`: images are kept every N iterations.")
     ] = None,
     seed: Seed = 0,
+    start: Start = None,
     output: OmitArgPrefixes[JsonFlags] = JsonFlags(),
     reading: OmitArgPrefixes[DataFlags] = DataFlags(),
     hardware: OmitArgPrefixes[MachineFlags] = MachineFlags(),
@@ -63,6 +65,8 @@ def run(
     chosen.decoder.require_pixels(*real.image_shape[1:])
     task = Task(real, ipc, architecture, seed, machine.for_work(chosen.passes(Task(
         real, ipc, architecture, seed, machine)), *real.image_shape[1:]))  # fmt: skip
+    if start is not None:
+        task, _ = started_from(start, task, chosen, validation=0.0)
     found = estimate(task, chosen, processes=processes, snapshot_every=snapshot_every)
     print(counts(real))
     print(f"{chosen.name}, {ipc} per class, {chosen.plan(task)}; "

@@ -35,6 +35,14 @@ Artifacts = Annotated[
     arg(metavar="DIR [DIR ...]", help="Folders that `condense` wrote, or ready sets."),
 ]
 Seed = Annotated[int, arg(help="Determines all random choices.")]
+Start = Annotated[
+    Path | None,
+    UNSAID,
+    arg(
+        metavar="FOLDER",
+        help="Begin with the images of this condensed set, rather than with those of the method.",
+    ),
+]
 Switch = Annotated[bool, UNSAID]
 
 #: Of a flag that names a network.

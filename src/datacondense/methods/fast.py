@@ -49,7 +49,7 @@ class Fast(DistributionMatching):
     initialisation: Initialisation = "herding"
     """The images at first: those of a selection, randomly chosen real ones, or noise."""
     initial_epochs: int | None = 1
-    """Passes over the whole set to train the network whose features select the images at first."""
+    """Passes over the real images, at most 60,000, to train the network whose features select the first."""
     factor: int | None = field(default=None, metadata={"earlier": 1})
     """f: rows and columns of images in each stored one. Unless given, 2, but 1 for images of less than 28
     pixels and where a class has fewer than 5 · ipc."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from datacondense.data.splitting import balanced
 from datacondense.decoders import UNDECODED, MultiFormation
 from datacondense.methods.base import Task, require_enough_images
 from datacondense.methods.forgetting import Forgetting
@@ -29,6 +30,10 @@ _SELECTIONS: dict[str, type[TrainedSelection]] = {
     m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
 }
 
+#: The most real images among which a selection chooses, as many as MNIST has: on larger data a start takes no
+#: longer, so that `minutes` are kept.
+CANDIDATES = 60_000
+
 
 def initial_images(
     task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED, feature_epochs: int | None = None
@@ -36,7 +41,8 @@ def initial_images(
     """Normalised images on the machine, ipc of each class in turn: those of `Task.start`, if there are any.
 
     Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, for
-    `feature_epochs`, or as long as it does by default.
+    `feature_epochs`, or as long as it does by default. It sees at most `CANDIDATES` images, drawn evenly from
+    the classes, but as many as are needed.
 
     Raises:
         UsageError: a class has fewer real images than are needed, and `how` is not noise.
@@ -52,8 +58,19 @@ def initial_images(
     classes = range(task.real.classes)
     if how == "real":
         chosen = torch.cat([task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes])
-    elif how == "centres":
-        chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
     else:
-        chosen = _SELECTIONS[how](feature_epochs=feature_epochs).choose(task)
+        task = _among_candidates(task)
+        if how == "centres":
+            chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
+        else:
+            chosen = _SELECTIONS[how](feature_epochs=feature_epochs).choose(task)
     return decoder.encode(task.real_images(chosen))
+
+
+def _among_candidates(task: Task) -> Task:
+    """The task with as many real images as a selection may see."""
+    most = max(CANDIDATES, task.ipc * task.real.classes)
+    if len(task.real) <= most:
+        return task
+    drawn = balanced(task.real.labels, most, task.stream("initial candidates")).sort().values
+    return replace(task, real=task.real.subset(drawn))
