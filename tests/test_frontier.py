@@ -43,6 +43,7 @@ from datacondense.experiments.paper.frontier.page import draw_frontier, frontier
 from datacondense.experiments.paper.frontier.points import Point, described, parse_method, points_of
 from datacondense.experiments.paper.frontier.running import run_frontier
 from datacondense.experiments.paper.tables import DATA, Images
+from datacondense.experiments.plots import colours
 from datacondense.files import is_ours
 from datacondense.machine.processor import hardware
 from datacondense.methods import METHODS
@@ -334,6 +335,7 @@ def test_the_page_has_a_table_by_time_and_a_plot(tmp_path: Path) -> None:
     draw_frontier(frontier_points(tmp_path), tmp_path / "frontier-paper.png")
     with Image.open(tmp_path / "frontier-paper.png") as drawn:
         assert drawn.width > 300
+    assert len(set(colours(20))) == 20
     (tmp_path / "frontier" / "other.json").write_text("[]")
     with pytest.raises(DatacondenseError, match=r"other\.json"):
         frontier_section(tmp_path)

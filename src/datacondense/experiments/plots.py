@@ -37,6 +37,14 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def colours(count: int) -> list[tuple[float, float, float]]:
+    """As many colours, in the usual order and then in lighter shades; beyond twenty they repeat."""
+    from matplotlib import colormaps
+
+    pairs = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    return [(pairs[::2] + pairs[1::2])[i % len(pairs)] for i in range(count)]
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write the figure; the suffix of `path` says the format: .png, .svg, .pdf.
 

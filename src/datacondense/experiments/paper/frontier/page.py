@@ -17,7 +17,7 @@ from datacondense.experiments.paper.frontier.kept import FRONTIER
 from datacondense.experiments.paper.frontier.points import curve_title, described
 from datacondense.experiments.paper.measured import Run, read_method, read_runs
 from datacondense.experiments.paper.tables import CLASSES, DATA
-from datacondense.experiments.plots import figure, save
+from datacondense.experiments.plots import colours, figure, save
 from datacondense.methods import Method
 from datacondense.methods.parts.features import TrainedSelection
 from datacondense.reading import Amount, Fraction, read_json
@@ -107,7 +107,7 @@ def draw_frontier(points: Iterable[Measured], path: Path) -> None:
     labels = dict.fromkeys(curve_name(p, points) for p in points)
     drawing = figure(max(6.0, 4.2 * len(columns)), 3.0 * len(rows) + 0.25 * len(labels))
     panels = drawing.subplots(len(rows), len(columns), squeeze=False)
-    colours = {label: f"C{i % 10}" for i, label in enumerate(labels)}
+    colour = dict(zip(labels, colours(len(labels)), strict=True))
     learned = [_minutes(p) for p in points if not p.selects]
     left, right = min(learned, default=1.0) / 2, 1.3 * max(learned, default=1.0)
     ticks = [minutes for minutes in _TICKS if 1.2 * left < minutes < right]
@@ -118,9 +118,9 @@ def draw_frontier(points: Iterable[Measured], path: Path) -> None:
             minutes = [left if p.selects else _minutes(p) for p in line]
             means, stds = [100 * p.score.mean for p in line], [100 * p.score.std for p in line]
             mark = "s" if line[0].selects else "o-"
-            axes.errorbar(minutes, means, stds, fmt=mark, color=colours[label], capsize=3, label=label)
+            axes.errorbar(minutes, means, stds, fmt=mark, color=colour[label], capsize=3, label=label)
             for mean in means if line[0].selects else ():
-                axes.axhline(mean, color=colours[label], linestyle=":", linewidth=1)
+                axes.axhline(mean, color=colour[label], linestyle=":", linewidth=1)
         axes.set_xscale("log")
         axes.set_xlim(0.8 * left, right)
         axes.set_xticks([left, *ticks], ["0", *(f"{minutes:g}" for minutes in ticks)])
