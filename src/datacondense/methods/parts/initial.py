@@ -31,7 +31,7 @@ _SELECTIONS: dict[str, type[TrainedSelection]] = {
 }
 
 #: The most real images among which a selection chooses, as many as MNIST has: on larger data a start takes no
-#: longer, so that `minutes` are kept.
+#: longer.
 CANDIDATES = 60_000
 
 
