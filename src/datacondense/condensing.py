@@ -44,6 +44,9 @@ from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
+#: Times what a last check should take, judging by the one before, are kept for it: with no margin, time would
+#: break off every other one.
+_RESERVE = 1.5
 #: Passes over images that a minute has room for, to decide whether to compile: a fast processor's.
 _PASSES = 60_000
 
@@ -239,7 +242,7 @@ def _condensed(
                 stood = reached.stood
                 if stood and stood.failed >= PATIENCE:
                     break
-                reserve = pace * k if stood and stood.failed else 0.0  # for a last check
+                reserve = _RESERVE * pace * k if stood and stood.failed else 0.0  # for a last check
                 if not ranks.of_first(not over(reserve) and _prepared(method, seen, k, over)):
                     break
                 check_stop()
