@@ -44,9 +44,6 @@ from datacondense.validating import PATIENCE, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
-#: Times what a last check should take, judging by the one before, are kept for it: with no margin, time would
-#: break off every other one.
-_RESERVE = 1.5
 #: Passes over images that a minute has room for, to decide whether to compile: a fast processor's.
 _PASSES = 60_000
 
@@ -219,7 +216,7 @@ def _condensed(
         """Whether time is over, or will be in so many seconds."""
         return limit < math.inf and time.perf_counter() - started >= limit - early
 
-    pace = 0.0  # seconds that the latest check took, for each iteration before it
+    pace = 0.0  # seconds for a last check, by each iteration before it: half as many again as the latest took
 
     def checked(
         stood: Stood, state: State, done: int, last: bool = False
@@ -230,7 +227,7 @@ def _condensed(
         check, before = partial(validation.checked, stood, state, done, last), time.perf_counter()
         found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
         if found and found[1]:
-            pace = (time.perf_counter() - before) / done
+            pace = 1.5 * (time.perf_counter() - before) / done  # with no margin, time often breaks it off
         return found
 
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
@@ -242,7 +239,7 @@ def _condensed(
                 stood = reached.stood
                 if stood and stood.failed >= PATIENCE:
                     break
-                reserve = _RESERVE * pace * k if stood and stood.failed else 0.0  # for a last check
+                reserve = pace * k if stood and stood.failed else 0.0  # for a last check
                 if not ranks.of_first(not over(reserve) and _prepared(method, seen, k, over)):
                     break
                 check_stop()
