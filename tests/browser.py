@@ -33,6 +33,8 @@ def chromium(profile: Path, width: int = 1200, height: int = 900, *options: str)
         page.set_page_load_timeout(300)
         page.get("about:blank")
         page.get_log("performance")  # of the page that a browser opens by itself
+        # Before the first click or key no page has the focus, and none is told of it.
+        page.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         try:
             yield page
         finally:

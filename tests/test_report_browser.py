@@ -92,6 +92,10 @@ def test_an_image_is_enlarged_by_mouse_and_keyboard_in_whole_pixels(opened: Any)
     assert picture.get_attribute("src") == tile.find_element("tag name", "img").get_attribute("src")
     assert picture.size == {"width": 256, "height": 256}  # 32 times 8
     assert picture.value_of_css_property("image-rendering") == "pixelated"
+    for passing in ("pointerenter", "pointerleave"):
+        opened.execute_script(f"arguments[0].dispatchEvent(new PointerEvent('{passing}'))", following)
+        assert lens.is_displayed()
+    assert picture.get_attribute("src") == tile.find_element("tag name", "img").get_attribute("src")
     tile.send_keys("\ue014")  # right
     assert opened.execute_script("return document.activeElement === arguments[0]", following)
     assert following.get_attribute("tabindex") == "0"

@@ -51,7 +51,7 @@ for (const holder of document.querySelectorAll("script[data-frames]")) {
 
 // An image enlarged while it is pointed at or has the focus; Escape closes it.
 const lens = document.getElementById("lens");
-let seen = null;
+let seen = null, focused = null;
 function enlarge() {
   const image = seen.firstElementChild;
   const [picture, text] = lens.children;
@@ -69,13 +69,13 @@ function enlarge() {
   if (right < gap) top = at.bottom + gap + own.height <= innerHeight ? at.bottom + gap : at.top - gap - own.height;
   lens.style.top = Math.max(gap, Math.min(top, innerHeight - own.height - gap)) + "px";
 }
-function hide() { if (lens) lens.hidden = true; seen = null; }
+function hide() { if (lens) lens.hidden = true; seen = focused = null; }
 for (const tile of document.querySelectorAll(".tile")) {
   const open = () => { seen = tile; enlarge(); };
   tile.addEventListener("pointerenter", open);
-  tile.addEventListener("focus", open);
+  tile.addEventListener("focus", () => { focused = tile; open(); });
   tile.addEventListener("click", open);
-  tile.addEventListener("pointerleave", () => { if (document.activeElement !== tile) hide(); });
+  tile.addEventListener("pointerleave", () => { seen = focused; if (seen) enlarge(); else hide(); });
   tile.addEventListener("blur", hide);
   tile.addEventListener("keydown", (event) => {
     const tiles = [...tile.parentElement.children], position = tiles.indexOf(tile);
