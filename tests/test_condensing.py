@@ -217,7 +217,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
 
 def finish(folder: Path) -> None:
     done = start(folder)
-    _, errors = done.communicate(timeout=120)
+    _, errors = done.communicate(timeout=300)
     assert done.returncode == 0, errors
 
 
@@ -239,7 +239,7 @@ def test_a_real_process_is_stopped_and_goes_on_to_the_same_bytes(
     while process.stdout.readline() != "4\n":
         assert process.poll() is None
     process.send_signal(how)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     assert (tmp_path / "stopped" / CHECKPOINT).exists(), (
         "stopped before the first iteration or after the last"

@@ -28,7 +28,7 @@ def opened(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.05)

@@ -150,7 +150,7 @@ def test_a_worker_is_killed_and_every_network_counts_once(tmp_path: Path) -> Non
 
     stuck, other = (processes.Process(target=train_six, args=(tmp_path, how)) for how in (endless, quick))
     stuck.start()
-    assert middle.wait(60)
+    assert middle.wait(300)
     other.start()
     time.sleep(0.3)
     assert stuck.pid
