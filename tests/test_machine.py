@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,40 @@ def test_provenance_names_what_a_number_needs() -> None:
     assert found["versions"]["torch"] == torch.__version__
     assert "threads" in found["hardware"]
     assert found["command"]
+
+
+@pytest.mark.slow
+def test_the_commit_is_that_of_the_source_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(of: Path) -> str | None:
+        monkeypatch.setattr("datacondense.machine.provenance.__file__", str(of / "machine" / "provenance.py"))
+        return provenance(Machine(torch.device("cpu"), "float32", micro_batch=None))["commit"]
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    source, installed = tmp_path / "src" / "package", tmp_path / ".venv" / "package"
+    for folder in (source, installed):
+        (folder / "machine").mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    (result := tmp_path / "result.json").touch()
+    assert commit(source) is None, "no repository"
+    git("init")
+    assert commit(source) is None, "nothing is committed"
+    git("add", ".")
+    git("commit", "-m", "all")
+    clean = git("rev-parse", "HEAD")[:12]
+    assert commit(source) == clean
+    result.unlink()
+    assert commit(source) == clean, "a result is not the source"
+    assert commit(installed) is None, "a repository of something else"
+    (new := source / "new.py").touch()
+    assert commit(source) == f"{clean}-dirty"
+    new.unlink()
+    (source / "__init__.py").write_text("changed = True")
+    assert commit(source) == f"{clean}-dirty"
 
 
 def test_any_image_size_and_channel_count_condenses(tiny_network: ConvNet) -> None:

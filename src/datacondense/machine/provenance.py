@@ -61,16 +61,19 @@ def _command() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this runs from, marked when changed; None when installed without one."""
-    source = Path(__file__).parent
+    """The commit of the source tree this runs from, marked when the source has changed since (results beside
+    it may come and go); None when installed without one."""
+    source = Path(__file__).parents[1]
+    questions = (  # the first fails for an environment inside a repository of something else
+        ("ls-files", "--error-unmatch", "__init__.py"),
+        ("rev-parse", "--short=12", "HEAD"),
+        ("status", "--porcelain", "--", "."),
+    )
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=source,
-            capture_output=True,
-            text=True,
-            check=True,
+        _, commit, changed = (
+            subprocess.run(["git", *words], cwd=source, capture_output=True, text=True, check=True).stdout
+            for words in questions
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return commit.strip() + ("-dirty" if changed else "")
