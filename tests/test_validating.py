@@ -18,7 +18,7 @@ from datacondense.methods import Method, State, Task
 from datacondense.methods.base import balanced_labels
 from datacondense.reading import read_tensors
 from datacondense.stopping import pause
-from datacondense.validating import PATIENCE, Stood, Validation
+from datacondense.validating import PATIENCE, Reserve, Stood, Validation
 
 NETWORK = dc.ConvNet(width=3, depth=1)
 MACHINE = dc.Machine(torch.device("cpu"), "float32", micro_batch=8)
@@ -211,13 +211,17 @@ class Falling(Fading):
     """Has real images to fall back on for the first three iterations."""
 
     factor: int = 1
+    ahead: int = 3
 
     @property
     def decoder(self) -> MultiFormation:
         return MultiFormation(self.factor)
 
-    def fallback(self, task: Task, done: int) -> torch.Tensor | None:
-        return self.init(task).images if done < 3 else None
+    def steps_ahead(self, task: Task) -> int:
+        return self.ahead
+
+    def fallback(self, task: Task) -> torch.Tensor:
+        return self.init(task).images
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -245,6 +249,34 @@ def test_a_state_must_be_ahead_by_two_standard_errors(
     monkeypatch.setattr(Validation, "_briefly", lambda self, state, decoder, done: found[decoder.factor])
     _, decoder = validation.kept(method.init(validation.task), 0)
     assert decoder.factor == (2 if ahead else 1)
+
+
+def test_time_is_left_for_that_comparison_but_no_more_than_the_steps_need_that_make_it_needless() -> None:
+    """100 batches of 3 · 2 · 4 images and as many of 3 · 2 are compared; 100 images make an iteration."""
+    method = Falling(factor=2)
+    validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), method, 0.3)
+    assert validation is not None
+    state = method.init(validation.task)
+    assert [validation.settling(state, done) for done in (0, 1, 3, 9)] == [3, 2, 0, 0]
+    many = Falling(factor=2, ahead=1000)
+    validation = replace(validation, method=many)
+    assert validation.settling(state, 0) == 100 * (24 + 6) / 100
+    reserve, stood = Reserve(validation), Stood(state.images)
+    reserve.stepped(60.0)
+    assert reserve.seconds(stood, state, 1) == 0, "the first iteration may have compiled"
+    reserve.stepped(0.5)
+    assert reserve.seconds(stood, state, 2) == 0.5 * 30
+    assert reserve.seconds(None, state, 2) == 0
+    reserve.checked(600.0, 10)
+    assert reserve.seconds(stood, state, 20) == 0.5 * 30
+    assert reserve.seconds(replace(stood, failed=1), state, 20) == 1.5 * 600 / 10 * 20
+
+
+def test_a_run_ends_by_the_clock_while_there_is_time_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Validation, "settling", lambda self, state, done: 1e9)
+    ended = condense(Falling(iterations=5), validation=0.3, minutes=9)
+    assert ended.record["method"]["settings"]["iterations"] == 2
+    assert condense(Falling(iterations=5), validation=0.3).record["method"]["settings"]["iterations"] == 5
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from datacondense.snapshots import Snapshots
 from datacondense.starting import started_from
 from datacondense.stopping import check_stop, in_time, stoppable
 from datacondense.training import Recipe
-from datacondense.validating import PATIENCE, Stood, Validation
+from datacondense.validating import PATIENCE, Reserve, Stood, Validation
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
@@ -89,8 +89,8 @@ def condense(
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
             iterations are done before; 0 gives what the run begins with, and so do too few for the networks
-            that a method trains first. The artifact says how many were done, and is that of a run of so many
-            iterations.
+            that a method trains first. Selecting initial images takes its time in any case. The artifact says
+            how many iterations were done, and is that of a run of so many.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
             the time, and at the end if they did worse the time before. The artifact has the newest images
@@ -216,18 +216,17 @@ def _condensed(
         """Whether time is over, or will be in so many seconds."""
         return limit < math.inf and time.perf_counter() - started >= limit - early
 
-    pace = 0.0  # seconds for a last check, by each iteration before it: half as many again as the latest took
+    reserve = Reserve(validation)
 
     def checked(
         stood: Stood, state: State, done: int, last: bool = False
     ) -> tuple[Stood, dict[str, float]] | None:
         """`Validation.checked`; None where time ended it."""
-        nonlocal pace
         assert validation
         check, before = partial(validation.checked, stood, state, done, last), time.perf_counter()
         found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
         if found and found[1]:
-            pace = 1.5 * (time.perf_counter() - before) / done  # with no margin, time often breaks it off
+            reserve.checked(time.perf_counter() - before, done)
         return found
 
     with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
@@ -239,11 +238,13 @@ def _condensed(
                 stood = reached.stood
                 if stood and stood.failed >= PATIENCE:
                     break
-                reserve = pace * k if stood and stood.failed else 0.0  # for a last check
-                if not ranks.of_first(not over(reserve) and _prepared(method, seen, k, over)):
+                early = reserve.seconds(stood, reached.state, k)
+                if not ranks.of_first(not over(early) and _prepared(method, seen, k, over)):
                     break
                 check_stop()
+                begun = time.perf_counter()
                 state, metrics = checked_step(method, seen, reached.state, k)
+                reserve.stepped(time.perf_counter() - begun)
                 if stood:
                     found = checked(stood, state, k + 1)
                     if found is None:  # without its check the iteration does not count

@@ -86,29 +86,42 @@ class Validation:
         return Stood(state.images, done), found
 
     def kept(self, state: State, done: int) -> tuple[State, MultiFormation]:
-        """What the artifact has of a state after `done` iterations, and its decoder: the images of
-        `Method.fallback`, where there are any, unless those of the state do better beyond doubt."""
+        """What the artifact has of a state after `done` iterations, and its decoder: before
+        `Method.steps_ahead`, the images of its fallback, unless those of the state do better beyond doubt."""
         ranks, decoder = self.task.ranks, self.method.decoder
-        fallback = None if ranks.helps else self.method.fallback(self.task, done)
-        found = ranks.tensors_of_first({} if fallback is None else {"images": fallback})
-        if not found:
+        if done >= self.method.steps_ahead(self.task):
             return state, decoder
+        found = ranks.tensors_of_first({} if ranks.helps else {"images": self.method.fallback(self.task)})
         ours, other = (state, decoder), (replace(state, images=found["images"].to(state.images)), UNDECODED)
         p, q = self._briefly(*ours, done), self._briefly(*other, done)
         noise = math.sqrt((p * (1 - p) + q * (1 - q)) / len(self.held_out))
         return ours if p - q > 2 * noise else other
 
+    def settling(self, state: State, done: int) -> float:
+        """In how many iterations' time `kept` has its answer: as it takes to compare, or to be ahead."""
+        ahead = max(0, self.method.steps_ahead(self.task) - done)
+        decoders = (self.method.decoder, UNDECODED)
+        trained = sum(self._brief_epochs(state, d) * len(state.images) * d.parts for d in decoders)
+        return min(float(ahead), trained / self._each)
+
     def _briefly(self, state: State, decoder: MultiFormation, done: int) -> float:
         """`_accuracy` after `_UPDATES`, or somewhat more, on every rank the same."""
+        epochs = self._brief_epochs(state, decoder)
+        return self.task.ranks.of_first(self._accuracy(state, decoder, epochs, done))
+
+    def _brief_epochs(self, state: State, decoder: MultiFormation) -> int:
         images = len(state.images) * decoder.parts
-        batches = math.ceil(images / self.method.recipe(self.task, state).batch_size)
-        return self.task.ranks.of_first(self._accuracy(state, decoder, math.ceil(_UPDATES / batches), done))
+        return math.ceil(_UPDATES / math.ceil(images / self.method.recipe(self.task, state).batch_size))
 
     def _epochs(self, done: int) -> int:
         """As many as their share of the work allows."""
-        each = self.method.passes(self.task) / self.method.steps
         trained = 2 * self.task.ipc * self.task.real.classes * self.method.decoder.parts
-        return int(_SHARE * done * each / trained)
+        return int(_SHARE * done * self._each / trained)
+
+    @property
+    def _each(self) -> float:
+        """Images that go through the network in an iteration."""
+        return self.method.passes(self.task) / self.method.steps
 
     def _accuracy(self, state: State, decoder: MultiFormation, epochs: int, done: int) -> float:
         """On the held-out images, of a network trained on those of a state: the same one for equal `done`."""
@@ -125,3 +138,29 @@ class Validation:
     def _learner(self) -> Learner:
         real = self.task.real
         return Learner.for_images(self.task.network, real.image_shape, real.classes, self.task.machine)
+
+
+class Reserve:
+    """The time that a run which ends by the clock must leave to judge its images at the end."""
+
+    def __init__(self, validation: Validation | None) -> None:
+        self._validation = validation
+        self._check = 0.0
+        self._steps: list[float] = []
+
+    def checked(self, seconds: float, done: int) -> None:
+        """A check after so many iterations took so long: the next takes longer in proportion."""
+        self._check = 1.5 * seconds / done  # with no margin, time often breaks it off
+
+    def stepped(self, seconds: float) -> None:
+        """An iteration took so long."""
+        self._steps = [*self._steps[-1:], seconds]
+
+    def seconds(self, stood: Stood | None, state: State, done: int) -> float:
+        """For a last check where the one before failed, and for `Validation.kept`."""
+        if not (self._validation and stood):
+            return 0.0
+        check = self._check * done if stood.failed else 0.0
+        if len(self._steps) < 2:  # the first one may compile
+            return check
+        return max(check, min(self._steps) * self._validation.settling(state, done))

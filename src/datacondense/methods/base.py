@@ -198,10 +198,14 @@ class Method(ABC):
         says otherwise. `ipc` counts the images of a state."""
         return UNDECODED
 
-    def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
+    def steps_ahead(self, task: Task) -> int:
+        """After how many steps the images are surely ahead of those of `fallback`; 0 where there are none."""
+        return 0
+
+    def fallback(self, task: Task) -> Float[Tensor, "n c h w"]:
         """Normalised images, ipc of each class in turn and trained on as they are, that may be better than
-        those of a state after so few steps; None where they hardly can."""
-        return None
+        those of a state after fewer than `steps_ahead`."""
+        raise NotImplementedError
 
     def passes(self, task: Task) -> int:
         """About how many images go forward and backward through the network in all: is it worth compiling?

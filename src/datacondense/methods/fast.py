@@ -73,11 +73,13 @@ class Fast(DistributionMatching):
         rate = super()._learning_rate(ipc)
         return rate * self.decoder.parts if self.rate_per == "decoded" else rate
 
-    def fallback(self, task: Task, done: int) -> Float[Tensor, "n c h w"] | None:
-        """The selection as it is, while mosaics of it may still be worse."""
+    def steps_ahead(self, task: Task) -> int:
+        """As many as mosaics of a selection need."""
         chosen = task.start is None and self.initialisation != "noise"
-        if done >= _STEPS_AHEAD or self.decoder.parts == 1 or not chosen:
-            return None
+        return _STEPS_AHEAD if chosen and self.decoder.parts > 1 else 0
+
+    def fallback(self, task: Task) -> Float[Tensor, "n c h w"]:
+        """The selection as it is."""
         return initial_images(task, self.initialisation, feature_epochs=self.initial_epochs)
 
     @property
