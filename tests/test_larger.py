@@ -17,7 +17,7 @@ from pictures import NAMES, fill, picture
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_files")]
 
 #: Files of each class, and how many in all are indexed here; outside, 10,000, which takes seconds to read.
-EACH, MANY = 600, 1_000
+EACH, MANY = 60, 100
 
 
 @pytest.fixture(scope="module")

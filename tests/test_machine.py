@@ -136,6 +136,26 @@ def test_apples_gpu_is_taken_where_it_can_compute_what_is_asked(monkeypatch: pyt
     assert hardware(found.device) != hardware(torch.device("cpu"))  # each remembers its own measurement
 
 
+@pytest.mark.parametrize(
+    ("one", "many", "chosen"),
+    [(1.0, 0.5, True), (3.0, 0.7, True), (1.0, 0.9, False), (1.0, 2.0, False), (30.0, None, False)],
+)
+def test_bfloat16_must_be_clearly_faster_and_emulated_it_is_tried_on_one_image_alone(
+    one: float, many: float | None, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds per image, of one and of many at once, where float32 takes 1."""
+
+    def seconds(device: torch.device, dtype: torch.dtype, size: int) -> float:
+        if dtype == torch.float32:
+            return 1.0
+        taken = one if size == 1 else many
+        assert taken is not None, "it would take long"
+        return taken
+
+    monkeypatch.setattr("datacondense.machine.calibration._seconds_per_image", seconds)
+    assert measure(torch.device("cpu")) == Calibration(bfloat16=chosen, micro_batch=32)
+
+
 @pytest.mark.slow
 def test_bfloat16_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = F.conv2d

@@ -94,7 +94,7 @@ def test_a_rank_that_dies_ends_the_job_and_what_was_done_is_kept(tmp_path: Path)
 
 
 def test_torchrun_restarts_what_was_killed_to_the_same_bytes(tmp_path: Path) -> None:
-    moments, kills = random.Random(4), int(os.environ.get("DATACONDENSE_KILLS", "3"))
+    moments, kills = random.Random(4), int(os.environ.get("DATACONDENSE_KILLS", "2"))
     iterations = str(100 * kills)
     words = [*TORCHRUN, "--nproc-per-node=2", f"--max-restarts={3 * kills}", *RUN, "--iterations", iterations]
     with (tmp_path / "output.txt").open("w") as output:

@@ -52,17 +52,17 @@ def calibration(device: torch.device) -> Calibration:
 
 def measure(device: torch.device) -> Calibration:
     """The choices for `device`, measured now."""
+    one, other = (_seconds_per_image(device, dtype, 1) for dtype in (torch.float32, torch.bfloat16))
+    emulated = other > 4 * one
     # In turn, and the best of each: other work on the machine must not decide which is faster.
-    float32 = bfloat16_seconds = float("inf")
-    for _ in range(3):
+    float32 = bfloat16 = float("inf")
+    for _ in range(0 if emulated else 3):  # emulated, they would take half a minute
         float32 = min(float32, _seconds_per_image(device, torch.float32, 32))
-        bfloat16_seconds = min(bfloat16_seconds, _seconds_per_image(device, torch.bfloat16, 32, 4 * float32))
-        if bfloat16_seconds > 4 * float32:  # emulated, in half a minute for all rounds
-            break
-    bfloat16 = float32 / bfloat16_seconds > _WORTHWHILE
-    dtype = torch.bfloat16 if bfloat16 else torch.float32
+        bfloat16 = min(bfloat16, _seconds_per_image(device, torch.bfloat16, 32))
+    faster = not emulated and float32 / bfloat16 > _WORTHWHILE
+    dtype = torch.bfloat16 if faster else torch.float32
     sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
-    return Calibration(bfloat16, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
+    return Calibration(faster, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
 
 
 def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
@@ -70,19 +70,14 @@ def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:
     return min(seconds, key=lambda size: seconds[size] * (1.0 if size == 32 else 1.1))
 
 
-def _seconds_per_image(
-    device: torch.device, dtype: torch.dtype, size: int, hopeless: float = float("inf")
-) -> float:
+def _seconds_per_image(device: torch.device, dtype: torch.dtype, size: int) -> float:
     """Seconds for an image in a block of the paper's ConvNet, forward and backward: the fastest of a few
-    runs, or of the first two where those take `hopeless` long; infinity if the device does not compute in
-    `dtype`."""
+    runs; infinity if the device does not compute in `dtype`."""
     best = float("inf")
     with suppress(RuntimeError, TypeError):
         images = torch.zeros(size, 128, 16, 16, device=device, dtype=dtype, requires_grad=True)
         weight = torch.zeros(128, 128, 3, 3, device=device, dtype=dtype, requires_grad=True)
-        for done in range(6):  # the first pays for set-up
-            if done == 2 and best > hopeless * size:
-                break
+        for _ in range(6):  # the first pays for set-up
             start = time.perf_counter()
             output = F.avg_pool2d(F.relu(F.conv2d(images, weight, padding=1)), 2).sum()
             torch.autograd.grad(output, (images, weight))[1].sum().item()
