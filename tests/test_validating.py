@@ -252,7 +252,8 @@ def test_a_state_must_be_ahead_by_two_standard_errors(
 
 
 def test_time_is_left_for_that_comparison_but_no_more_than_the_steps_need_that_make_it_needless() -> None:
-    """100 batches of 3 · 2 · 4 images and as many of 3 · 2 are compared; 100 images make an iteration."""
+    """100 batches of 3 · 2 · 4 images and as many of 3 · 2 are trained on; an iteration has 100 images, and each of
+    them takes half as long."""
     method = Falling(factor=2)
     validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), method, 0.3)
     assert validation is not None
@@ -260,15 +261,15 @@ def test_time_is_left_for_that_comparison_but_no_more_than_the_steps_need_that_m
     assert [validation.settling(state, done) for done in (0, 1, 3, 9)] == [3, 2, 0, 0]
     many = Falling(factor=2, ahead=1000)
     validation = replace(validation, method=many)
-    assert validation.settling(state, 0) == 100 * (24 + 6) / 100
+    assert validation.settling(state, 0) == 2 * 100 * (24 + 6) / 100
     reserve, stood = Reserve(validation), Stood(state.images)
     reserve.stepped(60.0)
     assert reserve.seconds(stood, state, 1) == 0, "the first iteration may have compiled"
     reserve.stepped(0.5)
-    assert reserve.seconds(stood, state, 2) == 0.5 * 30
+    assert reserve.seconds(stood, state, 2) == 0.5 * 60
     assert reserve.seconds(None, state, 2) == 0
     reserve.checked(600.0, 10)
-    assert reserve.seconds(stood, state, 20) == 0.5 * 30
+    assert reserve.seconds(stood, state, 20) == 0.5 * 60
     assert reserve.seconds(replace(stood, failed=1), state, 20) == 1.5 * 600 / 10 * 20
 
 

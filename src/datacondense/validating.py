@@ -22,6 +22,8 @@ _MOST = 2000
 _SHARE, _FEWEST = 0.05, 20
 #: Of each training that compares a state with the fallback of its method.
 _UPDATES = 100
+#: Time to train on an image, by that of an iteration for one of its own, most of which only go forward.
+_TRAINED = 2
 #: Checks in succession without better images that end a run; each comes after twice the iterations.
 PATIENCE = 3
 
@@ -102,7 +104,7 @@ class Validation:
         ahead = max(0, self.method.steps_ahead(self.task) - done)
         decoders = (self.method.decoder, UNDECODED)
         trained = sum(self._brief_epochs(state, d) * len(state.images) * d.parts for d in decoders)
-        return min(float(ahead), trained / self._each)
+        return min(float(ahead), _TRAINED * trained / self._each)
 
     def _briefly(self, state: State, decoder: MultiFormation, done: int) -> float:
         """`_accuracy` after `_UPDATES`, or somewhat more, on every rank the same."""
