@@ -252,8 +252,8 @@ def test_a_state_must_be_ahead_by_two_standard_errors(
 
 
 def test_time_is_left_for_that_comparison_but_no_more_than_the_steps_need_that_make_it_needless() -> None:
-    """100 batches of 3 · 2 · 4 images and as many of 3 · 2 are trained on; an iteration has 100 images, and each of
-    them takes half as long."""
+    """100 batches of 3 · 2 · 4 images and as many of 3 · 2 are trained on; an iteration has 100 images, and
+    each of them takes half as long."""
     method = Falling(factor=2)
     validation = Validation.of(Task(toy_dataset(), 2, NETWORK, 0, MACHINE), method, 0.3)
     assert validation is not None
