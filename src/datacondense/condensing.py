@@ -89,8 +89,9 @@ def condense(
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
         minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
             iterations are done before; 0 gives what the run begins with, and so do too few for the networks
-            that a method trains first. Selecting initial images takes its time in any case. The artifact says
-            how many iterations were done, and is that of a run of so many.
+            that a method trains first. Selecting initial images, and comparing them where no time is left for
+            steps, is not cut short. The artifact says how many iterations were done, and is that of a run of
+            so many.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
             the time, and at the end if they did worse the time before. The artifact has the newest images

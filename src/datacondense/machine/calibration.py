@@ -52,17 +52,22 @@ def calibration(device: torch.device) -> Calibration:
 
 def measure(device: torch.device) -> Calibration:
     """The choices for `device`, measured now."""
-    one, other = (_seconds_per_image(device, dtype, 1) for dtype in (torch.float32, torch.bfloat16))
-    emulated = other > 4 * one
+    bfloat16 = _bfloat16_is_faster(device)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
+    return Calibration(bfloat16, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
+
+
+def _bfloat16_is_faster(device: torch.device) -> bool:
+    """Clearly; where it is emulated, one image shows it, and many would take half a minute."""
+    if _seconds_per_image(device, torch.bfloat16, 1) > 4 * _seconds_per_image(device, torch.float32, 1):
+        return False
     # In turn, and the best of each: other work on the machine must not decide which is faster.
     float32 = bfloat16 = float("inf")
-    for _ in range(0 if emulated else 3):  # emulated, they would take half a minute
+    for _ in range(3):
         float32 = min(float32, _seconds_per_image(device, torch.float32, 32))
         bfloat16 = min(bfloat16, _seconds_per_image(device, torch.bfloat16, 32))
-    faster = not emulated and float32 / bfloat16 > _WORTHWHILE
-    dtype = torch.bfloat16 if faster else torch.float32
-    sizes: tuple[MicroBatch, ...] = get_args(MicroBatch)
-    return Calibration(faster, best_size({size: _seconds_per_image(device, dtype, size) for size in sizes}))
+    return float32 / bfloat16 > _WORTHWHILE
 
 
 def best_size(seconds: Mapping[MicroBatch, float]) -> MicroBatch:

@@ -204,8 +204,8 @@ class Method(ABC):
 
     def fallback(self, task: Task) -> Float[Tensor, "n c h w"]:
         """Normalised images, ipc of each class in turn and trained on as they are, that may be better than
-        those of a state after fewer than `steps_ahead`."""
-        raise NotImplementedError
+        those of a state after fewer than `steps_ahead`; never asked for where that is 0."""
+        raise NotImplementedError(f"{self.name} has steps_ahead and nothing to fall back on")
 
     def passes(self, task: Task) -> int:
         """About how many images go forward and backward through the network in all: is it worth compiling?
