@@ -45,7 +45,7 @@ def main(out: Path) -> None:
         assert made.recipe == again.recipe
     condense(METHODS["fast"], out / "begun", validation=0.1)  # so short that its selection is compared, too
     timed = dc.DistributionMatching(iterations=100_000, real_batch=8)
-    condense(timed, out / "minutes", minutes=0.02, validation=0.1)
+    condense(timed, out / "minutes", minutes=0.05, validation=0.1)
     if ranks.count > 1:
         try:
             condense(METHODS["fast"], out / "refused", seed=ranks.rank)

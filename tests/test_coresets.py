@@ -34,7 +34,9 @@ from datacondense import (
 from datacondense.cli import main
 from datacondense.files import cache_folder
 from datacondense.methods import Task
+from datacondense.methods.herding import herd
 from datacondense.methods.parts import whole_set
+from datacondense.methods.parts.features import class_by_class
 from datacondense.methods.parts.whole_set import ForgettingEvents, whole_set_network
 
 NETWORK = ConvNet(width=4, depth=2)
@@ -219,6 +221,17 @@ def test_one_training_serves_every_method_and_ipc(real, trainings, elsewhere):
     assert len(trainings) == len(list(place.iterdir())) == 1
 
 
+def test_features_may_be_those_of_weights_as_they_are_drawn(real, trainings, cache):
+    chosen = condense(real, 2, Herding(feature_epochs=0), NETWORK, machine=CPU).record["indices"]
+    assert not trainings
+    assert not cache.exists(), "nothing that took long"
+    drawn = whole_set_network(task(real), None)
+    assert drawn is whole_set_network(task(real, ipc=5), None)
+    expected = task(real).fresh_learner().features(real.images, prepare=real.normalise)
+    assert torch.equal(drawn.features, expected)
+    assert chosen == class_by_class(task(real, ipc=2), expected, herd).tolist()
+
+
 def test_another_setting_is_another_training(real, trainings):
     other = ImageDataset.create(255 - real.images, real.labels, real.class_names)
     whole_set_network(task(real), Recipe(epochs=1))
@@ -348,10 +361,17 @@ def test_bfloat16_trains_nearly_the_same_float32_weights(real):
         assert 0 < (a - b).norm() < 0.2 * (b - start).norm() + 1e-3
 
 
-@pytest.mark.parametrize("settings", [{"feature_epochs": 0}, {"feature_learning_rate": 0.0}])
-def test_settings_out_of_range(settings):
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (Herding, {"feature_epochs": -1}),
+        (Herding, {"feature_learning_rate": 0.0}),
+        (Forgetting, {"feature_epochs": 0}),
+    ],
+)
+def test_settings_out_of_range(method, settings):
     with pytest.raises(UsageError, match="must be"):
-        Herding(**settings)
+        method(**settings)
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(60_000, 43), (50_000, 51), (1_437, 300), (10**9, 1)])

@@ -32,7 +32,6 @@ from datacondense.data.splitting import balanced
 from datacondense.decoders import MultiFormation
 from datacondense.matching import gradient_distance
 from datacondense.methods import Task
-from datacondense.methods.parts import initial
 from datacondense.methods.parts.initial import initial_images
 from datacondense.randomness import global_stream
 from datacondense.reading import pack_tensors, read_tensors
@@ -266,19 +265,17 @@ def test_initial_images_are_mosaics_of_as_many(how: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["herding", "centres"])
-def test_a_start_is_selected_among_some_of_many_images(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_is_selected_among_some_of_many_images(how: Any) -> None:
     """As if the others did not exist: neither do they train the network nor set its features."""
     real = toy_dataset(n=40)
     task = Task(real.subset(torch.cat([torch.arange(40), torch.arange(0, 39, 3)])), 2, NETWORK, 0, MACHINE)
-    monkeypatch.setattr(initial, "CANDIDATES", 12)
-    found = initial_images(task, how, feature_epochs=2)
+    found = initial_images(task, how, feature_epochs=2, candidates=12)
     drawn = balanced(task.real.labels, 12, task.stream("initial candidates"))
     few = task.real.subset(drawn.sort().values)
     assert few.labels.bincount().tolist() == [4, 4, 4]  # of 27, 13 and 13
-    monkeypatch.undo()
     assert torch.equal(found, initial_images(replace(task, real=few), how, feature_epochs=2))
-    monkeypatch.setattr(initial, "CANDIDATES", 3)  # more are needed: 6
-    assert len(initial_images(task, how, feature_epochs=2)) == 6
+    needed = initial_images(task, how, feature_epochs=2, candidates=3)
+    assert len(needed) == 6
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_methods_are_read_with_their_settings() -> None:
         ("herding(feature_epoch=4)", "did you mean 'feature_epochs'"),
         ("herding(4)", "expected setting=value"),
         ("herding(feature_epochs=four)", "Expected `int | null`"),
-        ("herding(feature_epochs=0)", "must be at least 1; found 0"),
+        ("forgetting(feature_epochs=0)", "must be at least 1; found 0"),
         ("herding(", "expected a form like"),
     ],
 )

@@ -15,6 +15,8 @@ from conftest import toy_dataset
 from datacondense.artifact.condensed import CHECKPOINT, METRICS, TENSORS
 from datacondense.errors import DatacondenseWarning, UsageError
 from datacondense.methods import DatasetDistillation, DistributionMatching, Herding, Task
+from datacondense.methods.parts.image_optimisers import Moving
+from datacondense.progress import Progress
 from datacondense.stopping import Terminated, check_stop, pause
 
 pytestmark = pytest.mark.slow
@@ -37,7 +39,7 @@ def test_no_time_gives_the_initial_images() -> None:
 
 
 def test_the_clock_decides_the_number_of_iterations_and_nothing_else(tmp_path: Path) -> None:
-    condense(toy_dataset(), minutes=0.01, out=tmp_path / "timed")
+    condense(toy_dataset(), minutes=0.05, out=tmp_path / "timed")
     rows = (tmp_path / "timed" / METRICS).read_text().splitlines()
     done = len(rows)
     assert 0 < done < SETTINGS.iterations
@@ -46,6 +48,27 @@ def test_the_clock_decides_the_number_of_iterations_and_nothing_else(tmp_path: P
     condense(toy_dataset(), counted, out=tmp_path / "counted")
     for name in (TENSORS, METRICS):
         assert (tmp_path / "timed" / name).read_bytes() == (tmp_path / "counted" / name).read_bytes()
+
+
+def test_the_minutes_begin_with_the_call_and_so_do_those_that_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, shown = Progress.start, []
+    monkeypatch.setattr(
+        Progress, "start", lambda self, done, seconds: shown.append(seconds) or start(self, done, seconds)
+    )
+    condensed = condense(toy_dataset(), SlowToBegin(real_batch=4, siamese="none"), minutes=0.01)
+    assert shown[0] >= 1
+    assert condensed.record["method"]["settings"]["iterations"] == 0
+
+
+@dataclass(frozen=True)
+class SlowToBegin(DistributionMatching):
+    """More than a hundredth of a minute is over before its first step."""
+
+    def init(self, task: Task) -> Moving:
+        pause(1.0)
+        return super().init(task)
 
 
 def test_more_minutes_continue_a_finished_run(tmp_path: Path) -> None:

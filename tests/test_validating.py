@@ -294,21 +294,39 @@ def test_fast_gives_its_selection_where_mosaics_of_it_do_worse(tmp_path: Path) -
     many = replace(one, iterations=33)
     validation = Validation.of(Task(real, 2, network, 0, MACHINE), one, 0.3)
     assert validation is not None
-    herded = dc.condense(validation.task.real, 2, dc.Herding(feature_epochs=1), network, machine=MACHINE)
+    chosen = dc.condense(validation.task.real, 2, dc.KMeans(feature_epochs=0), network, machine=MACHINE)
     begun = run(one, "begun")
     assert begun.decoder == UNDECODED
-    assert torch.equal(begun.images, herded.images)
+    assert torch.equal(begun.images, chosen.images)
     assert begun.record["method"]["settings"]["factor"] == 2, "as was asked for"
-    assert torch.equal(run(one, "begun", resume=True).images, herded.images)
+    assert torch.equal(run(one, "begun", resume=True).images, chosen.images)
     assert run(one, validation=0.0).decoder.factor == 2, "nothing is judged without validation"
     assert run(replace(one, initialisation="noise")).decoder.factor == 2, "there is no selection"
 
     none = run(many, "timed", minutes=0)
-    assert torch.equal(none.images, herded.images)
+    assert torch.equal(none.images, chosen.images)
     assert none.record["method"]["settings"]["iterations"] == 0
     more = run(many, "timed", minutes=9, resume=True)
     assert more.decoder.factor == 2
     assert torch.equal(more.images, run(many).images)
+
+
+def test_a_comparison_that_time_ends_gives_what_no_time_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Falling(factor=2, ahead=10**9)
+    with monkeypatch.context() as patched:
+        patched.setattr(Validation, "_briefly", lambda self, state, decoder, done: pause(60.0))
+        ended = condense(method, validation=0.3, minutes=0.05, out=tmp_path)
+        none = condense(method, validation=0.3, minutes=0)
+    assert (tmp_path / METRICS).read_text(), "it took steps"
+    assert ended.decoder == none.decoder == UNDECODED
+    assert torch.equal(ended.images, none.images)
+    assert ended.record["method"]["settings"]["iterations"] == 0
+    done = len((tmp_path / METRICS).read_text().splitlines())
+    counted = replace(method, iterations=done + 1)
+    more = condense(counted, validation=0.3, minutes=9, out=tmp_path, resume=True)
+    assert torch.equal(more.images, condense(counted, validation=0.3).images), "it goes on from the last step"
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -21,7 +21,7 @@ from datacondense.artifact.record import SCHEMA, Record, decoder_record
 from datacondense.data import DataSplits, ImageDataset, load_dataset
 from datacondense.data.places import require_outside
 from datacondense.decoders import MultiFormation
-from datacondense.errors import COUNT, FRACTION, DatacondenseWarning, Range, UsageError
+from datacondense.errors import FRACTION, DatacondenseWarning, Range, UsageError
 from datacondense.estimating import disk
 from datacondense.machine import Machine
 from datacondense.machine.memory import forget_peak_memory, peak_memory
@@ -36,11 +36,13 @@ from datacondense.progress.opening import opening
 from datacondense.ranks import Ranks
 from datacondense.run_folder import Reached, RunFolder, begun_with
 from datacondense.run_sharing import agreed, begun_together
-from datacondense.snapshots import Snapshots
+from datacondense.snapshots import Snapshots, require_possible
 from datacondense.starting import started_from
 from datacondense.stopping import check_stop, in_time, stoppable
 from datacondense.training import Recipe
 from datacondense.validating import PATIENCE, Reserve, Stood, Validation
+
+T = TypeVar("T")
 
 #: Seconds between two checkpoints, which are written after an iteration.
 CHECKPOINT_EVERY = 120.0
@@ -87,11 +89,10 @@ def condense(
         out: a folder for the artifact, locked while the work lasts. It has a checkpoint of the last finished
             iteration, written at most every two minutes, after an iteration, and when stopped by Ctrl-C or
             SIGTERM. What is kept after a stop, and how to continue, is a note of the exception (`__notes__`).
-        minutes: stop after the iteration in which so many minutes have passed, set-up included, if not all
+        minutes: stop after the iteration in which so many minutes have passed since the call, if not all
             iterations are done before; 0 gives what the run begins with, and so do too few for the networks
-            that a method trains first. Selecting initial images, and comparing them where no time is left for
-            steps, is not cut short. The artifact says how many iterations were done, and is that of a run of
-            so many.
+            that a method trains first. Selecting initial images is not cut short. The artifact says how many
+            iterations were done, and is that of a run of so many.
         validation: the part of each class, 0..1 and at most about 2,000 images in all, that no iteration
             sees: on it, networks trained on the images are compared every now and then, in about a tenth of
             the time, and at the end if they did worse the time before. The artifact has the newest images
@@ -120,6 +121,7 @@ def condense(
         DatacondenseError: the loss became infinite or NaN, and the checkpoint has the last good state; the
             method returned something else than it must; checkpoints are damaged.
     """
+    entered = time.perf_counter()
     if not isinstance(ipc, int) or ipc < 1:
         raise UsageError(f"images per class (--ipc) must be a whole number of at least 1; found {ipc!r}")
     ranks = Ranks.joined()
@@ -159,9 +161,9 @@ def condense(
         record |= began
     checks = Validation.of(task, method, validation)
     record |= {"validation": validation} if checks else {}
-    _require_steps(method, snapshot_every, out)
+    require_possible(snapshot_every, method, out)
     board = Board(Path(tensorboard).expanduser(), real, method.steps) if tensorboard else None
-    wishes = _Wishes(limit, resume, snapshot_every, board, checks)
+    wishes = _Wishes(entered, limit, resume, snapshot_every, board, checks)
     run, finished = None, None
     if folder is not None:
         require_outside(real.source, folder)
@@ -180,6 +182,8 @@ def condense(
 class _Wishes:
     """What is asked of a run besides its result."""
 
+    entered: float
+    """When `condense` was called, by `time.perf_counter`."""
     limit: float
     """Seconds."""
     resume: bool
@@ -202,10 +206,12 @@ def _condensed(
     seen = validation.task if validation else task
     circumstances = provenance(machine) | ({"ranks": ranks.count} if (ranks := task.ranks).count > 1 else {})
     forget_peak_memory(machine.device)
-    started = saved = time.perf_counter()
+    started = saved = wishes.entered
     reached = run.restored(seen) if run and wishes.resume else None
-    minutes = None if limit == math.inf else (limit - (reached.seconds if reached else 0)) / 60
-    task.progress.say(opening(task, method, reached.done if reached else 0, minutes))
+    left = limit - (reached.seconds if reached else 0.0) - (time.perf_counter() - started)
+    task.progress.say(
+        opening(task, method, reached.done if reached else 0, left / 60 if limit < math.inf else None)
+    )
     if reached is None and not ranks.helps:
         state = checked_init(method, seen)
         first = _snapshots(Snapshots(), task, state, 0, every)
@@ -217,6 +223,10 @@ def _condensed(
         """Whether time is over, or will be in so many seconds."""
         return limit < math.inf and time.perf_counter() - started >= limit - early
 
+    def timely(work: Callable[[], T]) -> T | None:
+        """What it returns; None where time ended it. Ranks work together, to the end."""
+        return work() if ranks.count > 1 else in_time(over, work)
+
     reserve = Reserve(validation)
 
     def checked(
@@ -224,13 +234,13 @@ def _condensed(
     ) -> tuple[Stood, dict[str, float]] | None:
         """`Validation.checked`; None where time ended it."""
         assert validation
-        check, before = partial(validation.checked, stood, state, done, last), time.perf_counter()
-        found = check() if ranks.count > 1 else in_time(over, check)  # ranks check together
+        before = time.perf_counter()
+        found = timely(partial(validation.checked, stood, state, done, last))
         if found and found[1]:
             reserve.checked(time.perf_counter() - before, done)
         return found
 
-    with task.progress.start(reached.done, reached.seconds) as shown, board or nullcontext():
+    with task.progress.start(reached.done, time.perf_counter() - started) as shown, board or nullcontext():
         try:
             if board:
                 board.start(reached.done, hyperparameters(record), reached.metrics, reached.state.labels)
@@ -272,9 +282,13 @@ def _condensed(
             if limit < math.inf and reached.done < method.steps:  # the same command does not go on
                 spent = max(spent, limit)
             reached = reached.ended(accuracies, spent)
+            kept, decoder = state, method.decoder
+            if validation:
+                judged = timely(partial(validation.kept, state, done))
+                done = done if judged else 0  # undecided, it is what no minutes at all give
+                kept, decoder = judged or validation.fallen_back(state)
             if done < method.steps:
                 record["method"]["settings"]["iterations"] = done
-            kept, decoder = validation.kept(state, done) if validation else (state, method.decoder)
             condensed = _artifact(task, kept, decoder, record, recipe or method.recipe(task, state))
             if run:
                 cost = {  # the memory in bytes, since the run was last started
@@ -378,19 +392,6 @@ def _artifact(
     data = ImageDataset(images, state.labels.cpu(), real.class_names, real.mean, real.std, real.name,
                         probabilities=soft)  # fmt: skip
     return CondensedDataset(data, recipe, record)
-
-
-def _require_steps(method: Method, snapshot_every: int | None, out: str | Path | None) -> None:
-    """Raise `UsageError` where snapshots were asked for and there can be none."""
-    if snapshot_every is None:
-        return
-    COUNT.require("--snapshot-every", snapshot_every)
-    if out is None:
-        raise UsageError(
-            "snapshots are kept in the folder of the run; give `out`, or leave out snapshot_every"
-        )
-    if not method.steps:
-        raise UsageError(f"{method.name} takes no steps to keep snapshots of; leave out --snapshot-every")
 
 
 def _snapshots(before: Snapshots, task: Task, state: State, done: int, every: int | None) -> Snapshots:

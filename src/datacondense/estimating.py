@@ -27,7 +27,6 @@ from datacondense.methods.acc_dd import AccDD
 from datacondense.methods.dance import DANCE
 from datacondense.methods.idc import IDC
 from datacondense.methods.parts.features import TrainedSelection
-from datacondense.methods.parts.initial import CANDIDATES
 from datacondense.methods.parts.learned_images import LearnedImages
 from datacondense.methods.trajectory_matching import TrajectoryMatching
 from datacondense.networks import Network, build_network, describe_network
@@ -127,7 +126,7 @@ def _initial(method: LearnedImages, task: Task) -> int | float:
     selection = METHODS.get(method.initialisation)
     if task.start is not None or selection is None or not issubclass(selection, TrainedSelection):
         return 0
-    share = min(1, CANDIDATES / len(task.real))
+    share = min(1, method.initial_candidates / len(task.real))
     return share * cost(selection(feature_epochs=method.initial_epochs), task).alike
 
 

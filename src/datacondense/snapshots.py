@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from datacondense.artifact.condensed import SNAPSHOTS
+from datacondense.errors import COUNT, UsageError
+from datacondense.methods import Method
 from datacondense.reading import Damaged, pack_tensors, read_tensors
 
 #: Of the stored numbers; beyond it float16 knows infinity only.
@@ -80,6 +82,19 @@ class Snapshots:
     def content(self, record: dict[str, Any]) -> bytes:
         """The file next to the artifact with this `record`."""
         return pack_tensors(self.tensors(), "snapshots", {"record": record})
+
+
+def require_possible(every: int | None, method: Method, out: str | Path | None) -> None:
+    """Raise `UsageError` where snapshots were asked for and there can be none."""
+    if every is None:
+        return
+    COUNT.require("--snapshot-every", every)
+    if out is None:
+        raise UsageError(
+            "snapshots are kept in the folder of the run; give `out`, or leave out snapshot_every"
+        )
+    if not method.steps:
+        raise UsageError(f"{method.name} takes no steps to keep snapshots of; leave out --snapshot-every")
 
 
 def needed_bytes(pixels: int, steps: int, every: int | None) -> int:

@@ -90,14 +90,19 @@ class Validation:
     def kept(self, state: State, done: int) -> tuple[State, MultiFormation]:
         """What the artifact has of a state after `done` iterations, and its decoder: before
         `Method.steps_ahead`, the images of its fallback, unless those of the state do better beyond doubt."""
-        ranks, decoder = self.task.ranks, self.method.decoder
+        ours = state, self.method.decoder
         if done >= self.method.steps_ahead(self.task):
-            return state, decoder
-        found = ranks.tensors_of_first({} if ranks.helps else {"images": self.method.fallback(self.task)})
-        ours, other = (state, decoder), (replace(state, images=found["images"].to(state.images)), UNDECODED)
+            return ours
+        other = self.fallen_back(state)
         p, q = self._briefly(*ours, done), self._briefly(*other, done)
         noise = math.sqrt((p * (1 - p) + q * (1 - q)) / len(self.held_out))
         return ours if p - q > 2 * noise else other
+
+    def fallen_back(self, state: State) -> tuple[State, MultiFormation]:
+        """The fallback of the method, in place of the images of `state`, and its decoder."""
+        ranks = self.task.ranks
+        found = ranks.tensors_of_first({} if ranks.helps else {"images": self.method.fallback(self.task)})
+        return replace(state, images=found["images"].to(state.images)), UNDECODED
 
     def settling(self, state: State, done: int) -> float:
         """In how many iterations' time `kept` has its answer: as it takes to compare, or to be ahead."""

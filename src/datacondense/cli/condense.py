@@ -55,7 +55,8 @@ def run(
         UNSAID,
         arg(
             metavar="M",
-            help="Make the best set of so many minutes: stop after the iteration in which they have passed. "
+            help="Make the best set of so many minutes: stop after the iteration in which they have passed "
+            "since the images were read. "
             "With --resume, a set so made is improved when more minutes are given.",
         ),
     ] = None,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from datacondense.errors import UsageError
+from datacondense.errors import COUNT, UsageError
 from datacondense.methods.base import Task
 from datacondense.methods.parts.features import TrainedSelection, class_by_class
 
@@ -34,6 +34,7 @@ class Forgetting(TrainedSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        COUNT.require_of(self, "feature_epochs")  # without training nothing is forgotten
         if self.never_learned not in ("least", "most"):
             raise UsageError(f"never learned must be 'least' or 'most'; found {self.never_learned!r}")
 

@@ -129,7 +129,7 @@ def _lengths(run: Run, cell: Cell) -> tuple[Length, ...] | None:
 def _of_method(done: Method | None, full: Method | None, images: int) -> tuple[Length, ...] | None:
     """How long a method ran on so many images, against `full`; None where it is another one."""
     if isinstance(full, TrainedSelection) and isinstance(done, type(full)):
-        epochs = (method.feature_recipe(images).epochs for method in (done, full))
+        epochs = (method.epochs(images) for method in (done, full))
         length = Length("features after {} of {} epochs", *epochs)
         done = replace(done, feature_epochs=full.feature_epochs)
     elif isinstance(full, GradientMatching | DatasetDistillation) and isinstance(done, type(full)):

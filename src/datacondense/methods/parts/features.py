@@ -1,16 +1,16 @@
-"""Selection by a network that is trained on the whole set: the settings, and helpers of its methods."""
+"""Selection by the features of a network, trained on the whole set or as drawn: the settings, and helpers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from datacondense.errors import COUNT, RATE
+from datacondense.errors import COUNT, RATE, Range
 from datacondense.methods.base import Selection, Task
 from datacondense.methods.parts.whole_set import WholeSetNetwork, whole_set_network
 from datacondense.networks import Network
@@ -30,12 +30,12 @@ class TrainedSelection(Selection):
 
     feature_epochs: int | None = None
     """Passes over the whole set to train the network; unless given, those of 5,000 updates: 21 for MNIST, 26
-    for CIFAR-10, at most 300."""
+    for CIFAR-10, at most 300. With 0 its weights are as they are drawn, which takes seconds."""
     feature_learning_rate: float = 0.01
     """Learning rate of that training, above 0; a tenth of it in the second half."""
 
     def __post_init__(self) -> None:
-        COUNT.require_of(self, "feature_epochs")
+        Range(0, COUNT.most).require_of(self, "feature_epochs")
         RATE.require_of(self, "feature_learning_rate")
 
     def trained(self, task: Task) -> WholeSetNetwork:
@@ -44,21 +44,26 @@ class TrainedSelection(Selection):
 
     def passes(self, task: Task) -> int:
         """The training on the whole set."""
-        return self.feature_recipe(len(task.real)).epochs * len(task.real)
+        return self.epochs(len(task.real)) * len(task.real)
 
     def effective(self, ipc: int, images: int, shape: Any, network: Network | None) -> dict[str, Any]:
         """The epochs by the number of images."""
-        return asdict(self) | {"feature_epochs": self.feature_recipe(images).epochs}
+        return asdict(self) | {"feature_epochs": self.epochs(images)}
 
     def plan(self, task: Task) -> str:
         """The training."""
-        return f"chosen after {self.feature_recipe(len(task.real)).epochs} epochs on all images"
+        epochs = self.epochs(len(task.real))
+        return "chosen " + (f"after {epochs} epochs on all images" if epochs else "by a network as drawn")
 
-    def feature_recipe(self, images: int) -> Recipe:
-        """How the network is trained on a whole set of so many images."""
-        recipe = Recipe.of_whole_set(images, updates=UPDATES)
-        epochs = recipe.epochs if self.feature_epochs is None else self.feature_epochs
-        return replace(recipe, epochs=epochs, learning_rate=self.feature_learning_rate)
+    def epochs(self, images: int) -> int:
+        """`feature_epochs`, or the default for so many images."""
+        given = self.feature_epochs
+        return Recipe.of_whole_set(images, updates=UPDATES).epochs if given is None else given
+
+    def feature_recipe(self, images: int) -> Recipe | None:
+        """How the network is trained on a whole set of so many images; None where it is not."""
+        epochs = self.epochs(images)
+        return Recipe(epochs=epochs, learning_rate=self.feature_learning_rate) if epochs else None
 
 
 def class_by_class(

@@ -30,19 +30,23 @@ _SELECTIONS: dict[str, type[TrainedSelection]] = {
     m.name: m for m in (Herding, KCenter, KMeans, Forgetting, NearestMean)
 }
 
-#: The most real images among which a selection chooses, as many as MNIST has: on larger data a start takes no
-#: longer.
+#: The most real images among which a selection chooses unless a method says otherwise, as many as MNIST has:
+#: on larger data a start takes no longer.
 CANDIDATES = 60_000
 
 
 def initial_images(
-    task: Task, how: Initialisation, decoder: MultiFormation = UNDECODED, feature_epochs: int | None = None
+    task: Task,
+    how: Initialisation,
+    decoder: MultiFormation = UNDECODED,
+    feature_epochs: int | None = None,
+    candidates: int = CANDIDATES,
 ) -> Float[Tensor, "n c h w"]:
     """Normalised images on the machine, ipc of each class in turn: those of `Task.start`, if there are any.
 
     Real ones are as many as the `decoder` makes, in mosaics. A selection trains its network first, for
-    `feature_epochs`, or as long as it does by default. It sees at most `CANDIDATES` images, drawn evenly from
-    the classes, but as many as are needed.
+    `feature_epochs`, or as long as it does by default. It sees at most so many `candidates`, drawn evenly
+    from the classes, but as many as are needed.
 
     Raises:
         UsageError: a class has fewer real images than are needed, and `how` is not noise.
@@ -59,7 +63,7 @@ def initial_images(
     if how == "real":
         chosen = torch.cat([task.real.sample(c, task.ipc, task.stream("initial images", c)) for c in classes])
     else:
-        task = _among_candidates(task)
+        task = _among(candidates, task)
         if how == "centres":
             chosen = torch.cat([central_images(task, task.learner(0), c, task.ipc) for c in classes])
         else:
@@ -67,9 +71,9 @@ def initial_images(
     return decoder.encode(task.real_images(chosen))
 
 
-def _among_candidates(task: Task) -> Task:
+def _among(candidates: int, task: Task) -> Task:
     """The task with as many real images as a selection may see."""
-    most = max(CANDIDATES, task.ipc * task.real.classes)
+    most = max(candidates, task.ipc * task.real.classes)
     if len(task.real) <= most:
         return task
     drawn = balanced(task.real.labels, most, task.stream("initial candidates")).sort().values

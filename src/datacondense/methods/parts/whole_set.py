@@ -1,4 +1,4 @@
-"""A network trained once on the whole set: its features, and which images it forgot meanwhile."""
+"""A network that saw the whole set, trained once or as drawn: its features, and which images it forgot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAVE_EVERY = 60.0
 
 @dataclass(frozen=True, eq=False)
 class WholeSetNetwork:
-    """A network trained on all real images of `task`."""
+    """A network trained on all real images of `task`, or as it was drawn."""
 
     task: Task
     learner: Learner
@@ -50,8 +50,8 @@ class WholeSetNetwork:
         return self.learner.features(real.images, prepare=real.normalise)
 
 
-def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
-    """The task's network trained by `recipe` on all its real images.
+def whole_set_network(task: Task, recipe: Recipe | None) -> WholeSetNetwork:
+    """The task's network trained by `recipe` on all its real images; without one, as it is drawn.
 
     It depends on images, network, recipe, seed, precision, kind of device and versions, not on ipc or method.
     The last one is kept in memory; all of them (weights and forgetting events, not the large features) in
@@ -66,11 +66,9 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
     key = hashlib.sha256(settings.encode()).hexdigest()
     path = cache_folder() / f"network-{key[:32]}.safetensors"
     if path not in _LATEST:
-        training = _Training(task, recipe, path, settings)
-        training.run()
+        made = _trained(task, recipe, path, settings) if recipe else _drawn(task)
         _LATEST.clear()
-        seen = training.forgetting
-        _LATEST[path] = WholeSetNetwork(task, training.learner, seen.events, seen.learned)
+        _LATEST[path] = made
     return _LATEST[path]
 
 
@@ -78,15 +76,27 @@ def whole_set_network(task: Task, recipe: Recipe) -> WholeSetNetwork:
 _LATEST: dict[Path, WholeSetNetwork] = {}
 
 
-def determining(task: Task, recipe: Recipe) -> dict[str, Any]:
-    """Everything that determines a network trained on the real images by `recipe`."""
+def _trained(task: Task, recipe: Recipe, path: Path, settings: str) -> WholeSetNetwork:
+    training = _Training(task, recipe, path, settings)
+    training.run()
+    seen = training.forgetting
+    return WholeSetNetwork(task, training.learner, seen.events, seen.learned)
+
+
+def _drawn(task: Task) -> WholeSetNetwork:
+    seen = ForgettingEvents(task.real.labels)
+    return WholeSetNetwork(task, task.fresh_learner(), seen.events, seen.learned)
+
+
+def determining(task: Task, recipe: Recipe | None) -> dict[str, Any]:
+    """Everything that determines a network trained on the real images by `recipe`, or not at all."""
     return {
         "data": task.real.fingerprint,
         "mean": task.real.mean,
         "std": task.real.std,
         "network": describe_network(task.network),
         "layers": repr(task.fresh_learner().module),  # a user's code may have changed under the same name
-        "recipe": recipe.record(),
+        "recipe": recipe and recipe.record(),
         "seed": task.seed,
         "precision": task.machine.precision,
         "device": task.machine.device.type,
