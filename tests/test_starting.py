@@ -161,7 +161,7 @@ def test_a_set_that_has_seen_what_is_held_out_now_is_warned_of(seed: int, part: 
 def test_mosaics_to_start_from_are_not_compared_with_a_selection() -> None:
     """Of the first images, `fast` compares mosaics with the images they are made of; here there are none."""
     task = Task(TOY, 2, NETWORK, 0, MACHINE)
-    fast = Fast(factor=2)
+    fast = Fast(factor=2, initial_epochs=1)
     assert fast.steps_ahead(task) == 32
     started = replace(task, start=torch.zeros(6, 1, 8, 8))
     assert fast.steps_ahead(started) == 0
