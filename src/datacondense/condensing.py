@@ -208,10 +208,9 @@ def _condensed(
     forget_peak_memory(machine.device)
     started = saved = wishes.entered
     reached = run.restored(seen) if run and wishes.resume else None
-    left = limit - (reached.seconds if reached else 0.0) - (time.perf_counter() - started)
-    task.progress.say(
-        opening(task, method, reached.done if reached else 0, left / 60 if limit < math.inf else None)
-    )
+    spent = time.perf_counter() - started + (reached.seconds if reached else 0.0)
+    left = max(0.0, limit - spent) / 60 if limit < math.inf else None
+    task.progress.say(opening(task, method, reached.done if reached else 0, left))
     if reached is None and not ranks.helps:
         state = checked_init(method, seen)
         first = _snapshots(Snapshots(), task, state, 0, every)
